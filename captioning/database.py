@@ -1,0 +1,159 @@
+"""One engine, and transactions on it. Domain functions take a Session and never commit:
+the edge (a view, a task, a command) opens the transaction here.
+
+SQLite is a first-class citizen: WAL, a busy timeout, and BEGIN IMMEDIATE for writers, so
+that two writers wait for each other instead of failing half-way (`SQLITE_BUSY` on upgrade).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import DateTime, Dialect, Engine, String, create_engine, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.expression import FunctionElement
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from captioning.errors import DatabaseUnavailable
+
+BUSY_TIMEOUT_S = 15
+CONNECT_TIMEOUT_S = 5
+STATEMENT_TIMEOUT_S = 30
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC datetime, to the millisecond.
+
+    PostgreSQL has the type. SQLite gets text that sorts like time and that its own
+    strftime() writes alike, so that the database's clock can be compared with the column.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(String(23))
+        return dialect.type_descriptor(DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if isinstance(value, str):
+            return datetime.fromisoformat(value).replace(tzinfo=UTC)
+        aware: datetime = value
+        return aware.astimezone(UTC)
+
+
+class db_now(FunctionElement[datetime]):
+    """The database's clock, plus `offset_s` seconds: the only clock that decides anything,
+    because workers on several machines need not agree on the time."""
+
+    type = UtcDateTime()
+    inherit_cache = False  # the offset is part of the compiled text
+
+    def __init__(self, offset_s: float = 0) -> None:
+        super().__init__()
+        self.offset_s = float(offset_s)
+
+
+@compiles(db_now, "postgresql")
+def _now_on_postgresql(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"(clock_timestamp() + {element.offset_s:.3f} * interval '1 second')"
+
+
+@compiles(db_now, "sqlite")
+def _now_on_sqlite(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"strftime('%Y-%m-%d %H:%M:%f', 'now', '{element.offset_s:+.3f} seconds')"
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: DBAPIConnection, record: object) -> None:
+        # None: the driver must not begin transactions by itself; _on_begin does.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        # FULL: an upload that was answered 202 outlives a power cut, not only a kill.
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _on_begin(connection: Any) -> None:
+        writing = connection.get_execution_options().get("writing", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+
+def make_engine(url: str) -> Engine:
+    """An engine for `sqlite:///…` or `postgresql+psycopg://…`; connects on first use."""
+    if make_url(url).get_backend_name() == "sqlite":
+        engine = create_engine(url)
+        _prepare_sqlite(engine)
+        return engine
+    return create_engine(
+        url,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "options": f"-c statement_timeout={STATEMENT_TIMEOUT_S}s -c lock_timeout=10s",
+        },
+    )
+
+
+class Database:
+    """Reading and writing transactions on one engine. Safe to share between threads."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = make_engine(url)
+        self._writer = self.engine.execution_options(writing=True)
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One transaction: committed at the end of the block, rolled back if it raises.
+
+        Raises: DatabaseUnavailable when the database cannot be reached or stays locked.
+        """
+        with (
+            _unavailable_as_ours(),
+            Session(self._writer, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """One consistent snapshot, never written to. Does not wait for writers.
+
+        Raises: DatabaseUnavailable.
+        """
+        with _unavailable_as_ours(), Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+@contextmanager
+def _unavailable_as_ours() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        raise DatabaseUnavailable(str(error.orig)) from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise DatabaseUnavailable(str(error.orig)) from error
+        raise

@@ -1,0 +1,159 @@
+"""Everything that can go wrong in the domain, as exceptions with stable codes.
+
+    CaptioningError
+    ├── SettingsError              a setting is missing, unknown or wrong
+    ├── InvalidRequest             the request itself cannot be carried out
+    │   ├── NoImage
+    │   ├── TooManyImages
+    │   ├── UnknownModel
+    │   └── InvalidOption
+    ├── ImageRejected              one upload cannot be captioned
+    │   ├── ImageEmpty
+    │   ├── ImageTooLarge
+    │   ├── UnsupportedImageType
+    │   ├── ImageTooManyPixels
+    │   └── ImageUnreadable
+    ├── NotFound                   JobNotFound, BatchNotFound, ImageNotFound
+    ├── WrongState                 the job is not in a state that allows this
+    └── Unavailable                StorageUnavailable, DatabaseUnavailable
+
+The first line of a docstring is the title that people see; the message says what happened
+this time. Nothing here knows of HTTP: web/problems.py holds the only table of statuses.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CaptioningError(Exception):
+    """Something went wrong."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or self.title())
+
+    @classmethod
+    def title(cls) -> str:
+        return (cls.__doc__ or "").strip().splitlines()[0].rstrip(".")
+
+
+class SettingsError(CaptioningError):
+    """A setting is missing, unknown or wrong."""
+
+    code = "settings"
+
+
+class InvalidRequest(CaptioningError):
+    """The request cannot be carried out."""
+
+    code = "invalid_request"
+
+
+class NoImage(InvalidRequest):
+    """No image was sent."""
+
+    code = "no_image"
+
+
+class TooManyImages(InvalidRequest):
+    """Too many images in one upload."""
+
+    code = "too_many_images"
+
+
+class UnknownModel(InvalidRequest):
+    """There is no model of that name."""
+
+    code = "unknown_model"
+
+
+class InvalidOption(InvalidRequest):
+    """An option has a value that is not allowed."""
+
+    code = "invalid_option"
+
+
+class ImageRejected(CaptioningError):
+    """The image cannot be captioned."""
+
+    code = "image_rejected"
+
+
+class ImageEmpty(ImageRejected):
+    """The file is empty."""
+
+    code = "image_empty"
+
+
+class ImageTooLarge(ImageRejected):
+    """The file is too large."""
+
+    code = "image_too_large"
+
+
+class UnsupportedImageType(ImageRejected):
+    """The file is not an image of a supported type."""
+
+    code = "unsupported_image_type"
+
+
+class ImageTooManyPixels(ImageRejected):
+    """The image has too many pixels."""
+
+    code = "image_too_many_pixels"
+
+
+class ImageUnreadable(ImageRejected):
+    """The image is damaged and cannot be read."""
+
+    code = "image_unreadable"
+
+
+class NotFound(CaptioningError):
+    """There is no such thing."""
+
+    code = "not_found"
+
+
+class JobNotFound(NotFound):
+    """There is no such job."""
+
+    code = "job_not_found"
+
+
+class BatchNotFound(NotFound):
+    """There is no such batch."""
+
+    code = "batch_not_found"
+
+
+class ImageNotFound(NotFound):
+    """There is no such image."""
+
+    code = "image_not_found"
+
+
+class WrongState(CaptioningError):
+    """The job is not in a state that allows this."""
+
+    code = "wrong_state"
+
+
+class Unavailable(CaptioningError):
+    """A part of the service cannot be reached just now."""
+
+    code = "unavailable"
+
+
+class StorageUnavailable(Unavailable):
+    """The image store cannot be reached."""
+
+    code = "storage_unavailable"
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database cannot be reached."""
+
+    code = "database_unavailable"

@@ -1,0 +1,108 @@
+"""Image intake: from untrusted bytes to the stored form, or a reason why not.
+
+An image is verified by decoding it within limits. What is kept is a fresh JPEG made from
+the pixels: upright, sRGB-like RGB on white, long side at most 1024, without any metadata.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass
+
+from PIL import Image, ImageOps
+
+from captioning.errors import (
+    ImageEmpty,
+    ImageTooLarge,
+    ImageTooManyPixels,
+    ImageUnreadable,
+    UnsupportedImageType,
+)
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF")
+STORED_SIDE_PX = 1024
+THUMBNAIL_SIDE_PX = 320
+JPEG_QUALITY = 90
+
+# Pillow warns between its limit and twice its limit; here both are refusals.
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+
+@dataclass(frozen=True)
+class NormalisedImage:
+    """The stored form and its thumbnail, both JPEG. Width and height in pixels."""
+
+    jpeg: bytes
+    thumbnail: bytes
+    width: int
+    height: int
+    sha256: str
+
+
+def normalise(data: bytes, *, max_bytes: int, max_pixels: int) -> NormalisedImage:
+    """Verify an upload and make its stored form.
+
+    Raises: ImageEmpty, ImageTooLarge, UnsupportedImageType, ImageTooManyPixels,
+    ImageUnreadable.
+    """
+    if not data:
+        raise ImageEmpty("The file is empty.")
+    if len(data) > max_bytes:
+        raise ImageTooLarge(f"The file is larger than {max_bytes / 1e6:.0f} MB.")
+    with _open(data, max_pixels) as opened:
+        rgb = _decode(opened)
+    rgb.thumbnail((STORED_SIDE_PX, STORED_SIDE_PX), Image.Resampling.LANCZOS)
+    small = rgb.copy()
+    small.thumbnail((THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX), Image.Resampling.LANCZOS)
+    return NormalisedImage(
+        jpeg=_as_jpeg(rgb),
+        thumbnail=_as_jpeg(small),
+        width=rgb.width,
+        height=rgb.height,
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    """Read the header only: the format and the size are known before any pixel is decoded."""
+    too_many = f"The image has more than {max_pixels / 1e6:.0f} million pixels."
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageTooManyPixels(too_many) from error
+    except Exception as error:  # decoders raise nearly anything on hostile bytes
+        known = ", ".join(FORMATS)
+        raise UnsupportedImageType(f"The file is not an image of type {known}.") from error
+    if image.width * image.height > max_pixels:
+        raise ImageTooManyPixels(f"{too_many} It has {image.width} x {image.height}.")
+    return image
+
+
+def _decode(image: Image.Image) -> Image.Image:
+    try:
+        # A JPEG decodes straight to the smallest of 1/2, 1/4, 1/8 that is still large enough.
+        image.draft("RGB", (STORED_SIDE_PX, STORED_SIDE_PX))
+        image.load()
+        return _on_white(ImageOps.exif_transpose(image))
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ImageUnreadable("The image is damaged or cut off.") from error
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits a channel: convert() would clip, not scale
+        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _as_jpeg(image: Image.Image) -> bytes:
+    image.info = {}  # save() would carry a comment over
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    return buffer.getvalue()

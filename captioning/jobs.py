@@ -1,0 +1,284 @@
+"""The verbs of a job: the only place that changes its status.
+
+    queued ──claim──▶ running ──succeed──▶ succeeded
+      ▲  ▲               │ ├────fail─────▶ failed
+      │  └──put back─────┘ └────cancel───▶ cancelled
+      └──────────────retry────────────────┘
+
+Every change is one conditional UPDATE. It changes exactly the rows that are still in the
+state it expects; a job it does not report was changed by somebody else first. What a claim
+does to a running job is conditional on the claim's lease token, so a worker that was
+thought dead and comes back changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Update, insert, select, update
+from sqlalchemy.orm import Session
+
+from captioning.database import db_now
+from captioning.errors import JobNotFound, WrongState
+from captioning.models import Batch, Caption, Decoding, Image, Job, JobStatus, new_id
+
+RETRY_DELAYS_S = (2, 10, 60)
+"""Wait before the next attempt after a transient failure, by attempts made so far."""
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """What a submitter may choose."""
+
+    model: str
+    decoding: Decoding = Decoding.BEAM
+    num_captions: int = 1
+
+
+@dataclass(frozen=True)
+class ClaimedJob:
+    """What a worker needs to know of a job it holds."""
+
+    id: str
+    image_key: str
+    decoding: Decoding
+    num_captions: int
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One worker's time-limited hold on one micro-batch of jobs of one model."""
+
+    token: str
+    model: str
+    jobs: tuple[ClaimedJob, ...]
+
+
+@dataclass(frozen=True)
+class CaptionText:
+    """A finished caption, as the worker hands it over."""
+
+    text: str
+    mean_log_probability: float
+
+
+def submit(
+    session: Session,
+    images: Sequence[Image],
+    options: JobOptions,
+    *,
+    max_attempts: int,
+    batch: Batch | None = None,
+) -> list[Job]:
+    """Queue one job for each image and mark the images as stored."""
+    image_ids = [image.id for image in images]
+    session.execute(update(Image).where(Image.id.in_(image_ids)).values(stored_at=db_now()))
+    jobs = [
+        Job(
+            id=new_id(),
+            batch_id=batch.id if batch else None,
+            image_id=image_id,
+            model=options.model,
+            decoding=options.decoding,
+            num_captions=options.num_captions,
+            max_attempts=max_attempts,
+        )
+        for image_id in image_ids
+    ]
+    session.add_all(jobs)
+    session.flush()
+    return jobs
+
+
+def claim(session: Session, model: str, *, limit: int, lease_s: float) -> Claim | None:
+    """Take up to `limit` of the model's oldest claimable jobs, or None when there are none.
+
+    1. Lock the head of the queue, passing over rows that another worker is claiming.
+    2. A job that already cost a worker its life may do so again: it runs alone, so that
+       the rest of a micro-batch never pays for it.
+    3. Mark the jobs running under a fresh token and count the attempt.
+    """
+    head = session.execute(
+        select(Job.id, Job.attempts)
+        .where(Job.model == model, Job.status == JobStatus.QUEUED, Job.available_at <= db_now())
+        .order_by(Job.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True, of=Job)
+    ).all()
+    if not head:
+        return None
+    suspect = head[0].attempts > 0
+    chosen = [head[0].id] if suspect else [row.id for row in head if row.attempts == 0]
+    token = new_id()
+    claimed = _change(
+        session,
+        update(Job).where(Job.id.in_(chosen), Job.status == JobStatus.QUEUED),
+        status=JobStatus.RUNNING,
+        attempts=Job.attempts + 1,
+        lease_token=token,
+        lease_expires_at=db_now(lease_s),
+        started_at=db_now(),
+        error_code=None,
+        error_message=None,
+    )
+    rows = session.scalars(select(Job).where(Job.id.in_(claimed)).order_by(Job.id)).all()
+    held = tuple(
+        ClaimedJob(job.id, job.image.key, Decoding(job.decoding), job.num_captions, job.attempts)
+        for job in rows
+    )
+    return Claim(token, model, held) if held else None
+
+
+def renew(session: Session, tokens: Collection[str], *, lease_s: float) -> int:
+    """Extend the leases that are still held; returns the number of jobs they cover."""
+    return len(_change(session, _held(tokens), lease_expires_at=db_now(lease_s)))
+
+
+def succeed(
+    session: Session,
+    token: str,
+    captions: Mapping[str, Sequence[CaptionText]],
+    *,
+    model_revision: str,
+) -> set[str]:
+    """Save captions by job id, best first; returns the ids of the jobs that were still held."""
+    saved = _finish(session, _held([token], list(captions)), JobStatus.SUCCEEDED)
+    rows = [
+        {
+            "job_id": job_id,
+            "rank": rank,
+            "text": caption.text,
+            "mean_log_probability": caption.mean_log_probability,
+            "model_revision": model_revision,
+        }
+        for job_id in sorted(saved)
+        for rank, caption in enumerate(captions[job_id])
+    ]
+    if rows:
+        session.execute(insert(Caption), rows)
+    return saved
+
+
+def fail(session: Session, token: str, job_id: str, *, code: str, message: str) -> bool:
+    """End a held job for good: trying again would fail again."""
+    held = _held([token], [job_id])
+    return bool(_finish(session, held, JobStatus.FAILED, code=code, message=message))
+
+
+def fail_or_retry(session: Session, token: str, job_id: str, *, code: str, message: str) -> bool:
+    """After a transient failure: queue a held job for later, or fail it when its attempts
+    are used up."""
+    held = _held([token], [job_id])
+    last = Job.attempts >= Job.max_attempts
+    if _finish(session, held.where(last), JobStatus.FAILED, code=code, message=message):
+        return True
+    attempts = session.scalar(select(Job.attempts).where(Job.id == job_id)) or 1
+    delay_s = RETRY_DELAYS_S[min(attempts, len(RETRY_DELAYS_S)) - 1]
+    waits = {"available_at": db_now(delay_s), "error_code": code, "error_message": message}
+    return bool(_put_back(session, held, **waits))
+
+
+def give_back(session: Session, token: str, job_ids: Sequence[str]) -> set[str]:
+    """Queue held jobs again as if they had never been claimed: the worker is stopping."""
+    return _put_back(session, _held([token], job_ids), attempts=Job.attempts - 1)
+
+
+def expire_leases(session: Session) -> tuple[set[str], set[str]]:
+    """Take jobs from workers that fell silent: `(queued again, failed as crashed)`."""
+    silent = update(Job).where(Job.status == JobStatus.RUNNING, Job.lease_expires_at < db_now())
+    message = "The worker died each time it tried this image."
+    crashed = _finish(
+        session,
+        silent.where(Job.attempts >= Job.max_attempts),
+        JobStatus.FAILED,
+        code="crashed",
+        message=message,
+    )
+    return _put_back(session, silent, available_at=db_now()), crashed
+
+
+def cancel(session: Session, job_id: str) -> None:
+    """Cancel a job that has not finished. A worker that holds it saves nothing.
+
+    Raises: JobNotFound, WrongState.
+    """
+    unfinished = Job.status.in_([JobStatus.QUEUED, JobStatus.RUNNING])
+    if not _finish(session, update(Job).where(Job.id == job_id, unfinished), JobStatus.CANCELLED):
+        _refuse(session, job_id, "cancelled")
+
+
+def retry(session: Session, job_id: str) -> None:
+    """Queue a failed or cancelled job again, with all its attempts.
+
+    Raises: JobNotFound, WrongState.
+    """
+    ended = Job.status.in_([JobStatus.FAILED, JobStatus.CANCELLED])
+    changed = _put_back(
+        session,
+        update(Job).where(Job.id == job_id, ended),
+        attempts=0,
+        available_at=db_now(),
+        finished_at=None,
+        error_code=None,
+        error_message=None,
+    )
+    if not changed:
+        _refuse(session, job_id, "retried")
+
+
+def _held(tokens: Collection[str], job_ids: Sequence[str] | None = None) -> Update:
+    condition: list[ColumnElement[bool]] = [
+        Job.lease_token.in_(list(tokens)),
+        Job.status == JobStatus.RUNNING,
+    ]
+    if job_ids is not None:
+        condition.append(Job.id.in_(job_ids))
+    return update(Job).where(*condition)
+
+
+def _finish(
+    session: Session,
+    statement: Update,
+    status: JobStatus,
+    *,
+    code: str | None = None,
+    message: str | None = None,
+) -> set[str]:
+    return _change(
+        session,
+        statement,
+        status=status,
+        finished_at=db_now(),
+        lease_token=None,
+        lease_expires_at=None,
+        error_code=code,
+        error_message=message,
+    )
+
+
+def _put_back(session: Session, statement: Update, **values: Any) -> set[str]:
+    return _change(
+        session,
+        statement,
+        status=JobStatus.QUEUED,
+        lease_token=None,
+        lease_expires_at=None,
+        **values,
+    )
+
+
+def _change(session: Session, statement: Update, **values: Any) -> set[str]:
+    """Run a conditional UPDATE; returns the ids of the rows that it changed."""
+    changing = statement.values(**values).returning(Job.id)
+    # The session's copies are not patched up: each verb runs in a transaction of its own.
+    return set(session.scalars(changing.execution_options(synchronize_session=False)))
+
+
+def _refuse(session: Session, job_id: str, verb: str) -> None:
+    status = session.scalar(select(Job.status).where(Job.id == job_id))
+    if status is None:
+        raise JobNotFound(f"There is no job {job_id}.")
+    raise WrongState(f"Job {job_id} is {status} and cannot be {verb}.")

@@ -1,0 +1,53 @@
+"""Brings the database to the newest schema. Safe to run twice at once and again."""
+
+from __future__ import annotations
+
+import logging
+from importlib.resources import as_file, files
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from captioning.database import Database
+from captioning.errors import DatabaseUnavailable
+
+logger = logging.getLogger(__name__)
+
+
+def migrate(database: Database, revision: str = "head") -> None:
+    """Upgrade to `revision`, in one transaction.
+
+    Raises: DatabaseUnavailable.
+    """
+    with as_file(files("migrations")) as folder, database.write() as session:
+        config = _config(str(folder))
+        config.attributes["connection"] = session.connection()
+        command.upgrade(config, revision)
+
+
+def downgrade(database: Database, revision: str) -> None:
+    """Go back to `revision` ("base" drops every table)."""
+    with as_file(files("migrations")) as folder, database.write() as session:
+        config = _config(str(folder))
+        config.attributes["connection"] = session.connection()
+        command.downgrade(config, revision)
+
+
+def require_current(database: Database) -> None:
+    """Raises: DatabaseUnavailable when the schema is not the one this code was written for."""
+    with as_file(files("migrations")) as folder, database.read() as session:
+        head = ScriptDirectory.from_config(_config(str(folder))).get_current_head()
+        current = MigrationContext.configure(session.connection()).get_current_revision()
+    if current != head:
+        raise DatabaseUnavailable(
+            f"The database is at schema {current or 'none'}, this code needs {head}: "
+            "run `captioning migrate`."
+        )
+
+
+def _config(folder: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", folder.replace("%", "%%"))
+    return config

@@ -1,0 +1,201 @@
+"""The tables, and nothing that happens to them: captioning/jobs.py holds the verbs.
+
+Ids are UUIDv7 in hex: they sort by time, so `ORDER BY id` is oldest first and an id is a
+cursor, and their 74 random bits make them unguessable names.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import uuid_utils
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, MetaData, String, Text, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from captioning.database import UtcDateTime, db_now
+
+
+class JobStatus(StrEnum):
+    """queued → running → succeeded | failed | cancelled."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def finished(self) -> bool:
+        return self not in (JobStatus.QUEUED, JobStatus.RUNNING)
+
+
+class Decoding(StrEnum):
+    """How the decoder searches for a caption."""
+
+    BEAM = "beam"
+    GREEDY = "greedy"
+
+
+def new_id() -> str:
+    return uuid_utils.uuid7().hex
+
+
+Id = String(32)
+
+
+class Base(DeclarativeBase):
+    # Named constraints, so that migrations can name what they change on every database.
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class Image(Base):
+    """Verified, stored bytes: a normalised JPEG and a thumbnail.
+
+    The row comes before the bytes. `stored_at` is empty until both are written and a job
+    refers to them, so whatever dies in between leaves a row by which the sweeper finds and
+    removes the bytes.
+    """
+
+    __tablename__ = "image"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    filename: Mapped[str] = mapped_column(String(255), doc="as uploaded, for display only")
+    sha256: Mapped[str] = mapped_column(String(64), doc="of the bytes as uploaded")
+    width: Mapped[int] = mapped_column(doc="pixels, of the stored form")
+    height: Mapped[int] = mapped_column(doc="pixels, of the stored form")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())
+    stored_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    __table_args__ = (
+        Index(
+            "ix_image_pending",
+            "created_at",
+            postgresql_where=text("stored_at IS NULL"),
+            sqlite_where=text("stored_at IS NULL"),
+        ),
+    )
+
+    @property
+    def key(self) -> str:
+        return f"images/{self.id}.jpg"
+
+    @property
+    def thumbnail_key(self) -> str:
+        return f"thumbnails/{self.id}.jpg"
+
+
+class Batch(Base):
+    """The jobs of one upload, and what was wrong with the files that became no job."""
+
+    __tablename__ = "batch"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    rejected: Mapped[list[dict[str, Any]]] = mapped_column(
+        JSON, doc="[{filename, code, message}], in upload order"
+    )
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())
+
+
+class Job(Base):
+    """One request to caption one image. A queued row is the outbox: Celery only rings."""
+
+    __tablename__ = "job"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    batch_id: Mapped[str | None] = mapped_column(ForeignKey("batch.id"))
+    image_id: Mapped[str] = mapped_column(ForeignKey("image.id"))
+
+    model: Mapped[str] = mapped_column(String(100))
+    decoding: Mapped[str] = mapped_column(String(20))
+    num_captions: Mapped[int]
+
+    status: Mapped[str] = mapped_column(String(20), default=JobStatus.QUEUED)
+    attempts: Mapped[int] = mapped_column(default=0, doc="claims so far, given-back ones aside")
+    max_attempts: Mapped[int]
+    available_at: Mapped[datetime] = mapped_column(
+        UtcDateTime, default=db_now(), doc="not to be claimed before"
+    )
+    lease_token: Mapped[str | None] = mapped_column(Id, doc="fences late finishers")
+    lease_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    error_code: Mapped[str | None] = mapped_column(String(50))
+    error_message: Mapped[str | None] = mapped_column(Text)
+
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime, doc="of the last claim")
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    image: Mapped[Image] = relationship(lazy="joined", innerjoin=True)
+    captions: Mapped[list[Caption]] = relationship(
+        lazy="selectin", order_by="Caption.rank", cascade="all, delete-orphan"
+    )
+
+    __table_args__ = (
+        CheckConstraint(
+            f"status IN ({', '.join(repr(s.value) for s in JobStatus)})", name="status_known"
+        ),
+        CheckConstraint(
+            "(status = 'running') = (lease_token IS NOT NULL)", name="running_means_leased"
+        ),
+        # Claiming reads only the head of the queue, however many jobs have finished.
+        Index(
+            "ix_job_queued",
+            "model",
+            "id",
+            postgresql_where=text("status = 'queued'"),
+            sqlite_where=text("status = 'queued'"),
+        ),
+        Index(
+            "ix_job_running",
+            "lease_expires_at",
+            postgresql_where=text("status = 'running'"),
+            sqlite_where=text("status = 'running'"),
+        ),
+        Index("ix_job_lease_token", "lease_token"),
+        Index("ix_job_batch_id", "batch_id", "id"),
+        Index("ix_job_image_id", "image_id"),
+        Index("ix_job_status_id", "status", "id"),
+    )
+
+
+class Caption(Base):
+    """One candidate text for a job; rank 0 is the one that is shown."""
+
+    __tablename__ = "caption"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
+    rank: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str] = mapped_column(Text)
+    mean_log_probability: Mapped[float] = mapped_column(doc="nats per token")
+    model_revision: Mapped[str] = mapped_column(String(64))
+
+
+class Worker(Base):
+    """A worker process that has its models loaded. Rows of the dead are swept away."""
+
+    __tablename__ = "worker"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(255), doc="pid@host, for people")
+    models: Mapped[list[str]] = mapped_column(JSON)
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())
+
+
+class Turn(Base):
+    """Whose turn a periodic duty is: taken by a conditional UPDATE, so that of all workers
+    one does it in each period."""
+
+    __tablename__ = "turn"
+
+    duty: Mapped[str] = mapped_column(String(50), primary_key=True)
+    next_at: Mapped[datetime] = mapped_column(UtcDateTime)

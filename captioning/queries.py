@@ -1,0 +1,115 @@
+"""What people ask of the tables. Reading only, but for the removal of unclaimed image rows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from captioning.database import db_now
+from captioning.errors import BatchNotFound, ImageNotFound, JobNotFound
+from captioning.models import Batch, Image, Job, JobStatus, Worker
+
+WORKER_SILENT_S = 60
+"""A worker not seen for this long is counted as gone."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the jobs of a batch have come."""
+
+    total: int
+    by_status: dict[JobStatus, int]
+
+    @property
+    def finished(self) -> int:
+        return sum(count for status, count in self.by_status.items() if status.finished)
+
+    @property
+    def done(self) -> bool:
+        return self.finished == self.total
+
+
+def get_job(session: Session, job_id: str) -> Job:
+    """Raises: JobNotFound."""
+    job = session.get(Job, job_id)
+    if job is None:
+        raise JobNotFound(f"There is no job {job_id}.")
+    return job
+
+
+def get_batch(session: Session, batch_id: str) -> Batch:
+    """Raises: BatchNotFound."""
+    batch = session.get(Batch, batch_id)
+    if batch is None:
+        raise BatchNotFound(f"There is no batch {batch_id}.")
+    return batch
+
+
+def get_image(session: Session, image_id: str) -> Image:
+    """Raises: ImageNotFound."""
+    image = session.get(Image, image_id)
+    if image is None:
+        raise ImageNotFound(f"There is no image {image_id}.")
+    return image
+
+
+def batch_jobs(session: Session, batch_id: str) -> Sequence[Job]:
+    """The jobs of a batch, in upload order."""
+    return session.scalars(select(Job).where(Job.batch_id == batch_id).order_by(Job.id)).all()
+
+
+def batch_progress(session: Session, batch_id: str) -> Progress:
+    rows = session.execute(
+        select(Job.status, func.count()).where(Job.batch_id == batch_id).group_by(Job.status)
+    ).all()
+    by_status = {JobStatus(status): count for status, count in rows}
+    return Progress(sum(by_status.values()), by_status)
+
+
+def list_jobs(
+    session: Session,
+    *,
+    limit: int,
+    before: str | None = None,
+    status: JobStatus | None = None,
+    batch_id: str | None = None,
+) -> Sequence[Job]:
+    """Newest first; `before` is the id of the last job of the page before this one."""
+    query = select(Job).order_by(Job.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(Job.id < before)
+    if status is not None:
+        query = query.where(Job.status == status)
+    if batch_id is not None:
+        query = query.where(Job.batch_id == batch_id)
+    return session.scalars(query).all()
+
+
+def count_claimable(session: Session, model: str, *, at_most: int) -> int:
+    """Jobs of a model that a worker could claim now, counted up to `at_most`."""
+    head = (
+        select(Job.id)
+        .where(Job.model == model, Job.status == JobStatus.QUEUED, Job.available_at <= db_now())
+        .limit(at_most)
+    )
+    return session.scalar(select(func.count()).select_from(head.subquery())) or 0
+
+
+def live_workers(session: Session) -> Sequence[Worker]:
+    """Workers that have loaded their models and were seen lately."""
+    seen = Worker.seen_at > db_now(-WORKER_SILENT_S)
+    return session.scalars(select(Worker).where(seen).order_by(Worker.id)).all()
+
+
+def abandoned_images(session: Session, *, older_than_s: float, limit: int) -> Sequence[Image]:
+    """Images whose upload died before a job referred to them."""
+    query = select(Image).where(Image.stored_at.is_(None), Image.created_at < db_now(-older_than_s))
+    return session.scalars(query.order_by(Image.created_at).limit(limit)).all()
+
+
+def delete_pending_images(session: Session, image_ids: Collection[str]) -> None:
+    """Forget images that no job refers to. Their bytes must be gone already."""
+    session.execute(delete(Image).where(Image.id.in_(image_ids), Image.stored_at.is_(None)))

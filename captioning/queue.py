@@ -1,0 +1,280 @@
+"""The queue as its users see it: hand in photographs, wait, read captions.
+
+The web and Python programs inside the cluster share this one way in, so that both verify,
+store, insert and ring in the same order (see `_store`, which is where nothing gets lost).
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from PIL import Image as PILImage
+
+from captioning import jobs, queries
+from captioning.broker import Doorbell, make_celery
+from captioning.database import Database
+from captioning.errors import (
+    CaptioningError,
+    ImageRejected,
+    InvalidOption,
+    NoImage,
+    TooManyImages,
+    UnknownModel,
+)
+from captioning.images import NormalisedImage, normalise
+from captioning.jobs import JobOptions
+from captioning.models import Batch, Decoding, Image, Job, JobStatus
+from captioning.settings import Settings, load_settings
+from captioning.storage import Storage
+
+Photo = str | Path | bytes | BinaryIO | PILImage.Image
+FIRST_POLL_S = 0.02
+LAST_POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One file as it was sent. The name is for display and never trusted as a path."""
+
+    filename: str
+    data: bytes
+
+    @property
+    def display_name(self) -> str:
+        name = self.filename.replace("\\", "/").rsplit("/", 1)[-1]
+        printable = "".join(c for c in name if c.isprintable())
+        return printable[:255] or "photograph"
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why one file of an upload became no job."""
+
+    filename: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What became of an upload: one job for each good file, a reason for each bad one."""
+
+    batch_id: str
+    job_ids: tuple[str, ...]
+    rejected: tuple[Rejection, ...]
+
+
+class Queue:
+    """A connection to database, image store and broker. Safe to share between threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = Database(settings.database_url)
+        self.storage = Storage(settings.storage_url)
+        self.doorbell = Doorbell(make_celery(settings))
+
+    def submit(
+        self,
+        photo: Photo,
+        *,
+        model: str | None = None,
+        decoding: str = Decoding.BEAM,
+        num_captions: int = 1,
+    ) -> JobHandle:
+        """Queue one photograph: a path, bytes, an open file or a PIL image.
+
+        Raises: ImageRejected, UnknownModel, InvalidOption, Unavailable.
+        """
+        options = self.options(model, decoding, num_captions)
+        upload = _as_upload(photo)
+        (job_id,) = self._store([(upload, self._normalise(upload))], options, batch=None)
+        return JobHandle(self, job_id)
+
+    def submit_many(self, uploads: Iterable[Upload], options: JobOptions) -> Submission:
+        """Queue an upload of one or more files as one batch. A bad file spoils no other.
+
+        Uploads are taken one by one, so that only one of them need be in memory.
+
+        Raises: NoImage when there is no file at all, TooManyImages, Unavailable, and
+        AllRejected when no file was good: then nothing is stored.
+        """
+        good: list[tuple[Upload, NormalisedImage]] = []
+        rejected: list[Rejection] = []
+        for count, upload in enumerate(uploads, start=1):
+            if count > self.settings.max_images_per_upload:
+                raise TooManyImages(
+                    f"An upload may hold {self.settings.max_images_per_upload} images at most."
+                )
+            try:
+                good.append((Upload(upload.filename, b""), self._normalise(upload)))
+            except ImageRejected as error:
+                rejected.append(Rejection(upload.display_name, error.code, str(error)))
+        if not good and not rejected:
+            raise NoImage("Choose at least one image.")
+        if not good:
+            raise AllRejected(tuple(rejected))
+        batch = Batch(rejected=[vars(rejection) for rejection in rejected])
+        job_ids = self._store(good, options, batch=batch)
+        return Submission(batch.id, job_ids, tuple(rejected))
+
+    def options(self, model: str | None, decoding: str, num_captions: int) -> JobOptions:
+        """Check what a submitter chose.
+
+        Raises: UnknownModel, InvalidOption.
+        """
+        name = model or self.settings.default_model
+        if name not in self.settings.models:
+            raise UnknownModel(f"There is no model {name!r}.")
+        if decoding not in list(Decoding):
+            raise InvalidOption(f"decoding must be one of {', '.join(Decoding)}.")
+        if not 1 <= num_captions <= self.settings.max_captions:
+            raise InvalidOption(f"num_captions must be from 1 to {self.settings.max_captions}.")
+        if decoding == Decoding.GREEDY and num_captions > 1:
+            raise InvalidOption("Greedy search finds one caption; use beam search for several.")
+        return JobOptions(name, Decoding(decoding), num_captions)
+
+    def close(self) -> None:
+        self.database.close()
+        self.doorbell.close()
+
+    def _normalise(self, upload: Upload) -> NormalisedImage:
+        return normalise(
+            upload.data,
+            max_bytes=self.settings.max_image_bytes,
+            max_pixels=self.settings.max_image_pixels,
+        )
+
+    def _store(
+        self,
+        good: Sequence[tuple[Upload, NormalisedImage]],
+        options: JobOptions,
+        *,
+        batch: Batch | None,
+    ) -> tuple[str, ...]:
+        """Make jobs of verified images.
+
+        1. Insert the image rows as pending: from here on nothing can be orphaned.
+        2. Write the bytes.
+        3. Insert batch and jobs and mark the images stored, in one transaction.
+        4. Ring. If the broker is down the jobs are queued all the same.
+
+        What fails before 3 has been committed is undone at once; what is killed is undone by
+        the sweeper.
+        """
+        images = [
+            Image(
+                filename=upload.display_name,
+                sha256=normalised.sha256,
+                width=normalised.width,
+                height=normalised.height,
+            )
+            for upload, normalised in good
+        ]
+        with self.database.write() as session:
+            session.add_all(images)
+        try:
+            for image, (_, normalised) in zip(images, good, strict=True):
+                self.storage.put(image.key, normalised.jpeg)
+                self.storage.put(image.thumbnail_key, normalised.thumbnail)
+            with self.database.write() as session:
+                if batch:
+                    session.add(batch)
+                    session.flush()
+                queued = jobs.submit(
+                    session,
+                    images,
+                    options,
+                    batch=batch,
+                    max_attempts=self.settings.max_attempts,
+                )
+        except CaptioningError:
+            with suppress(CaptioningError):  # the store may be what failed; the sweeper follows
+                self.discard(images)
+            raise
+        self.doorbell.ring(options.model, times=-(-len(queued) // self.settings.batch_size))
+        return tuple(job.id for job in queued)
+
+    def discard(self, images: Sequence[Image]) -> None:
+        """Remove the bytes, then the rows, of images that no job refers to."""
+        for image in images:
+            self.storage.delete([image.key, image.thumbnail_key])
+        with self.database.write() as session:
+            queries.delete_pending_images(session, [image.id for image in images])
+
+
+class AllRejected(ImageRejected):
+    """None of the files can be captioned."""
+
+    code = "all_rejected"
+
+    def __init__(self, rejected: tuple[Rejection, ...]) -> None:
+        super().__init__("None of the files is an image that can be captioned.")
+        self.rejected = rejected
+
+
+class JobHandle:
+    """A submitted job, read from the database whenever it is asked."""
+
+    def __init__(self, queue: Queue, job_id: str) -> None:
+        self._queue = queue
+        self.id = job_id
+
+    def __repr__(self) -> str:
+        return f"<JobHandle {self.id}>"
+
+    def read(self) -> Job:
+        """The row as it is now. Raises: JobNotFound."""
+        with self._queue.database.read() as session:
+            return queries.get_job(session, self.id)
+
+    @property
+    def status(self) -> JobStatus:
+        return JobStatus(self.read().status)
+
+    @property
+    def captions(self) -> list[str]:
+        """The candidate texts, best first; empty until the job has succeeded."""
+        return [caption.text for caption in self.read().captions]
+
+    def wait(self, timeout_s: float = 60) -> JobStatus:
+        """Wait until the job has finished, or the time is up; returns the status it has."""
+        deadline = time.monotonic() + timeout_s
+        pause_s = FIRST_POLL_S
+        while not (status := self.status).finished and time.monotonic() < deadline:
+            time.sleep(min(pause_s, max(deadline - time.monotonic(), 0)))
+            pause_s = min(pause_s * 1.5, LAST_POLL_S)
+        return status
+
+
+def connect(
+    database_url: str | None = None, *, broker: str | None = None, storage: str | None = None
+) -> Queue:
+    """Connect from inside the cluster. What is left out comes from CAPTIONING_… settings.
+
+    Raises: SettingsError.
+    """
+    given = {"database_url": database_url, "broker_url": broker, "storage_url": storage}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return Queue(load_settings(**chosen))
+
+
+def _as_upload(photo: Photo) -> Upload:
+    if isinstance(photo, str | Path):
+        path = Path(photo)
+        try:
+            return Upload(path.name, path.read_bytes())
+        except OSError as error:
+            raise NoImage(f"{path}: {error.strerror}") from error
+    if isinstance(photo, bytes):
+        return Upload("photograph", photo)
+    if isinstance(photo, PILImage.Image):
+        buffer = io.BytesIO()
+        photo.save(buffer, "PNG")
+        return Upload("photograph.png", buffer.getvalue())
+    return Upload(Path(getattr(photo, "name", "photograph")).name, photo.read())

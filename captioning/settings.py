@@ -1,0 +1,142 @@
+"""The service's settings: the only reader of the environment.
+
+Every field is set by CAPTIONING_<FIELD> or by a file of that name in /run/secrets, and is
+documented in docs/configuration.md (a test asserts it). Nothing here opens a connection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from captioning.errors import SettingsError
+
+PREFIX = "CAPTIONING_"
+SECRETS_DIR = Path("/run/secrets")
+UNIX_SOCKET_MAX_BYTES = 100  # sun_path holds 104 bytes on macOS, 108 on Linux
+
+
+class Settings(BaseSettings):
+    """All settings, validated and frozen. Units are in the names."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    data_dir: Path = Field(
+        default=Path("data"), description="The folder that holds everything the service writes."
+    )
+    host: str = Field(default="127.0.0.1", description="The address the web server listens on.")
+    port: int = Field(
+        default=8000, ge=1, le=65535, description="The port the web server listens on."
+    )
+
+    database_url: str = Field(
+        default_factory=lambda data: f"sqlite:///{data['data_dir']}/captioning.db",
+        description="SQLAlchemy URL: `sqlite:///…` or `postgresql+psycopg://…`.",
+    )
+    broker_url: str = Field(
+        default_factory=lambda data: embedded_broker_url(data["data_dir"]),
+        description="Celery broker: `redis://…`; unset, `captioning run` starts a Valkey itself.",
+    )
+    storage_url: str = Field(
+        default_factory=lambda data: (data["data_dir"] / "storage").as_uri(),
+        description="Where images are kept: `file://…`.",
+    )
+
+    models: Annotated[dict[str, str], NoDecode] = Field(
+        default={"bundled": "bundled"},
+        description="Models on offer, first is the default: `bundled,mine=/path/to/bundle`.",
+    )
+
+    max_image_bytes: int = Field(
+        default=20_000_000, gt=0, description="Largest file that is accepted, in bytes."
+    )
+    max_image_pixels: int = Field(
+        default=40_000_000, gt=0, description="Largest width x height that is decoded."
+    )
+    max_images_per_upload: int = Field(default=100, gt=0, description="Most images in one upload.")
+    max_captions: int = Field(
+        default=5, gt=0, description="Most candidate captions that one job may ask for."
+    )
+
+    batch_size: int = Field(
+        default=8, gt=0, description="Most images in one micro-batch, one pass of the model."
+    )
+    max_attempts: int = Field(
+        default=3, gt=0, description="Times a job is tried before it fails for good."
+    )
+    lease_s: float = Field(
+        default=60, gt=0, description="How long a silent worker keeps the jobs it has claimed."
+    )
+    heartbeat_s: float = Field(
+        default=10, gt=0, description="How often a worker renews its leases and reports itself."
+    )
+    sweep_s: float = Field(
+        default=10, gt=0, description="How often expired leases and unheard doorbells are seen to."
+    )
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _parse_models(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        entries = [entry.strip() for entry in value.split(",") if entry.strip()]
+        if not entries:
+            raise ValueError("name at least one model")
+        pairs = [entry.partition("=") for entry in entries]
+        return {name.strip(): (source.strip() or name.strip()) for name, _, source in pairs}
+
+    @property
+    def default_model(self) -> str:
+        return next(iter(self.models))
+
+    @property
+    def embedded_broker(self) -> bool:
+        """Whether `captioning run` has to start the broker itself."""
+        return self.broker_url == embedded_broker_url(self.data_dir)
+
+
+def embedded_socket(data_dir: Path) -> Path:
+    """The Unix socket of the embedded Valkey: in the data folder, or in the temporary
+    folder where the data folder's path is too long for a socket address."""
+    socket = data_dir / "valkey" / "valkey.sock"
+    if len(os.fsencode(socket)) <= UNIX_SOCKET_MAX_BYTES:
+        return socket
+    digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"captioning-{os.getuid()}-{digest}.sock"
+
+
+def embedded_broker_url(data_dir: Path) -> str:
+    return f"redis+socket://{embedded_socket(data_dir)}"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment once.
+
+    Raises: SettingsError, one line for each setting that is unknown or wrong.
+    """
+    known = {f"{PREFIX}{field}".upper() for field in Settings.model_fields}
+    unknown = sorted(k for k in os.environ if k.startswith(PREFIX) and k not in known)
+    if unknown:
+        raise SettingsError("unknown setting: " + ", ".join(unknown))
+    secrets_dir = SECRETS_DIR if SECRETS_DIR.is_dir() else None
+    try:
+        return Settings(_secrets_dir=secrets_dir, **overrides)
+    except ValidationError as error:
+        lines = [
+            f"{PREFIX}{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            for item in error.errors()
+        ]
+        raise SettingsError("; ".join(lines)) from error

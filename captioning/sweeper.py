@@ -1,0 +1,80 @@
+"""What puts right whatever a dead process left behind. Runs on a timer in every worker;
+of all of them, one sweeps in each period."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from captioning import jobs, queries, workers
+from captioning.database import db_now
+from captioning.models import Turn
+from captioning.queue import Queue
+
+logger = logging.getLogger(__name__)
+
+DUTY = "sweep"
+ABANDONED_AFTER_S = 3600
+ABANDONED_PER_SWEEP = 500
+
+
+@dataclass
+class SweepReport:
+    """What one sweep did."""
+
+    queued_again: set[str] = field(default_factory=set)
+    crashed: set[str] = field(default_factory=set)
+    rung: dict[str, int] = field(default_factory=dict)
+    images_removed: int = 0
+
+
+def sweep(queue: Queue) -> SweepReport | None:
+    """Sweep if it is anybody's turn; None when another worker has swept in this period.
+
+    1. Take the turn, and the jobs of workers that fell silent.
+    2. Ring for jobs that wait: their ring was lost, or they were put back just now.
+    3. Remove the bytes and rows of uploads that died half-way.
+    """
+    report = SweepReport()
+    with queue.database.write() as session:
+        if not _take_turn(session, queue.settings.sweep_s):
+            return None
+        report.queued_again, report.crashed = jobs.expire_leases(session)
+        workers.forget_dead(session)
+    _ring(queue, report)
+    report.images_removed = _remove_abandoned(queue)
+    if report.queued_again or report.crashed or report.images_removed:
+        logger.warning(
+            "swept: %d jobs queued again, %d failed as crashed, %d images removed",
+            len(report.queued_again),
+            len(report.crashed),
+            report.images_removed,
+        )
+    return report
+
+
+def _take_turn(session: Session, period_s: float) -> bool:
+    due = update(Turn).where(Turn.duty == DUTY, Turn.next_at <= db_now())
+    return session.scalar(due.values(next_at=db_now(period_s)).returning(Turn.duty)) is not None
+
+
+def _ring(queue: Queue, report: SweepReport) -> None:
+    batch_size = queue.settings.batch_size
+    for model in queue.settings.models:
+        with queue.database.read() as session:
+            waiting = queries.count_claimable(session, model, at_most=batch_size * 16)
+        if waiting:
+            report.rung[model] = -(-waiting // batch_size)
+            queue.doorbell.ring(model, times=report.rung[model])
+
+
+def _remove_abandoned(queue: Queue) -> int:
+    with queue.database.read() as session:
+        images = queries.abandoned_images(
+            session, older_than_s=ABANDONED_AFTER_S, limit=ABANDONED_PER_SWEEP
+        )
+    queue.discard(images)
+    return len(images)
