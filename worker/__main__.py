@@ -1,0 +1,40 @@
+"""`python -m worker`: the worker process. The only module here that reads the environment."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from captioning.errors import CaptioningError
+from captioning.migrate import require_current
+from captioning.queue import Queue
+from captioning.settings import load_settings
+from clipcap import ClipCapError
+from worker import models
+from worker.app import make_app, run
+from worker.pulse import Pulse
+from worker.station import Station
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        settings = load_settings()
+        queue = Queue(settings)
+        require_current(queue.database)
+        station = Station(queue, models.load(settings.models))
+    except (CaptioningError, ClipCapError) as error:
+        print(f"worker: {error}", file=sys.stderr)
+        return 1
+    pulse = Pulse(queue, station)
+    pulse.start()
+    try:
+        return run(make_app(settings, station), station)
+    finally:
+        station.close()
+        pulse.stop()
+        queue.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

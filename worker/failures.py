@@ -1,0 +1,36 @@
+"""The only table of what a failure means for a job: try again later, or fail for good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import PIL
+
+from captioning.errors import ImageNotFound, Unavailable
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of a job that could not be captioned."""
+
+    code: str
+    message: str
+    retry: bool
+
+
+_TABLE: tuple[tuple[type[BaseException], str, bool], ...] = (
+    (ImageNotFound, "image_missing", False),
+    (Unavailable, "unavailable", True),
+    (PIL.UnidentifiedImageError, "image_unreadable", False),
+    (MemoryError, "out_of_memory", True),
+)
+
+
+def judge(error: BaseException) -> Verdict:
+    """The verdict on an error; an unknown one is the model's, and may pass."""
+    for kind, code, retry in _TABLE:
+        if isinstance(error, kind):
+            return Verdict(code, str(error) or kind.__name__, retry)
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch for it
+        return Verdict("out_of_memory", "The device ran out of memory on this image.", True)
+    return Verdict("model_failed", f"{type(error).__name__}: {error}", True)

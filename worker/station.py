@@ -1,0 +1,226 @@
+"""Where the work is done: claim a micro-batch, read and decode it, run the model, save.
+
+Several threads work at one station. Each claims for itself and decodes while another has
+the model: `_device` is held by one thread at a time, and no database session is open while
+anything slow happens.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import torch
+from PIL import Image
+
+from captioning import jobs
+from captioning.errors import DatabaseUnavailable
+from captioning.jobs import CaptionText, Claim, ClaimedJob
+from captioning.queue import Queue
+from clipcap import Captioner, DecodingOptions
+from worker.failures import judge
+
+logger = logging.getLogger(__name__)
+
+DECODE_THREADS = 4
+LAST_PAUSE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A claimed job with its pixels `(3, H, W)`, ready for the model."""
+
+    job: ClaimedJob
+    pixels: torch.Tensor
+
+
+class Station:
+    """One process's models and the claims that its threads hold."""
+
+    def __init__(self, queue: Queue, captioners: Mapping[str, Captioner]) -> None:
+        self.captioners = captioners
+        self._queue = queue
+        self._device = threading.Lock()
+        self._decoders = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
+        self._stopping = threading.Event()
+        self._tokens: set[str] = set()
+        self._moves = 0
+
+    @property
+    def tokens(self) -> frozenset[str]:
+        """The leases that are held now, for the heartbeat to renew."""
+        return frozenset(self._tokens)
+
+    @property
+    def moves(self) -> int:
+        """Counts claims taken and ended: what stands still is not making progress."""
+        return self._moves
+
+    def stop(self) -> None:
+        """Claim no more: finish the micro-batch that has the model, give back the rest."""
+        self._stopping.set()
+
+    def close(self) -> None:
+        self.stop()
+        self._decoders.shutdown()
+
+    def work(self) -> int:
+        """Caption until nothing is claimable; returns the number of jobs taken.
+
+        Models take turns, one micro-batch each, so that none starves another.
+        """
+        taken = 0
+        while step := sum(self._work_once(model) for model in self.captioners):
+            taken += step
+        return taken
+
+    def _work_once(self, model: str) -> int:
+        if self._stopping.is_set():
+            return 0
+        with self._queue.database.write() as session:
+            claim = jobs.claim(
+                session,
+                model,
+                limit=self._queue.settings.batch_size,
+                lease_s=self._queue.settings.lease_s,
+            )
+        if claim is None:
+            return 0
+        self._tokens.add(claim.token)
+        self._moves += 1
+        try:
+            self._process(claim)
+        finally:
+            self._tokens.discard(claim.token)
+            self._moves += 1
+        return len(claim.jobs)
+
+    def _process(self, claim: Claim) -> None:
+        captioner = self.captioners[claim.model]
+        started = time.monotonic()
+        decoded, failures = self._decode(captioner, claim)
+        with self._device:
+            if self._stopping.is_set():
+                self._give_back(claim)
+                return
+            captions, model_failures = _caption(captioner, decoded)
+        self._save(claim, captioner.revision, captions, failures | model_failures)
+        logger.info(
+            "captioned %d of %d images with %s in %.0f ms",
+            len(captions),
+            len(claim.jobs),
+            claim.model,
+            (time.monotonic() - started) * 1000,
+        )
+
+    def _decode(
+        self, captioner: Captioner, claim: Claim
+    ) -> tuple[list[Decoded], dict[str, Exception]]:
+        def read(job: ClaimedJob) -> Decoded | Exception:
+            try:
+                data = self._queue.storage.get(job.image_key)
+                with Image.open(io.BytesIO(data)) as image:
+                    return Decoded(job, captioner.preprocess(image))
+            except Exception as error:  # judged by worker/failures.py, job by job
+                return error
+
+        outcomes = zip(claim.jobs, self._decoders.map(read, claim.jobs), strict=True)
+        decoded: list[Decoded] = []
+        failures: dict[str, Exception] = {}
+        for job, outcome in outcomes:
+            if isinstance(outcome, Decoded):
+                decoded.append(outcome)
+            else:
+                failures[job.id] = outcome
+        return decoded, failures
+
+    def _save(
+        self,
+        claim: Claim,
+        revision: str,
+        captions: Mapping[str, Sequence[CaptionText]],
+        failures: Mapping[str, Exception],
+    ) -> None:
+        """One transaction for the micro-batch. Jobs that are no longer ours are left alone."""
+
+        def save() -> set[str]:
+            with self._queue.database.write() as session:
+                saved = jobs.succeed(session, claim.token, captions, model_revision=revision)
+                for job_id, error in failures.items():
+                    verdict = judge(error)
+                    end = jobs.fail_or_retry if verdict.retry else jobs.fail
+                    end(session, claim.token, job_id, code=verdict.code, message=verdict.message)
+            return saved
+
+        for job_id, error in failures.items():
+            logger.warning("job %s failed", job_id, exc_info=error)
+        lost = captions.keys() - self._insist(save)
+        if lost:
+            logger.warning("%d captions not saved: the lease was lost", len(lost))
+
+    def _give_back(self, claim: Claim) -> None:
+        with self._queue.database.write() as session:
+            jobs.give_back(session, claim.token, [job.id for job in claim.jobs])
+
+    def _insist(self, save: Callable[[], set[str]]) -> set[str]:
+        """Finished work outlives an outage of the database, until the worker is stopped."""
+        pause_s = 0.5
+        while True:
+            try:
+                return save()
+            except DatabaseUnavailable as error:
+                logger.warning("not saved, trying again in %.1f s: %s", pause_s, error)
+                if self._stopping.wait(pause_s):
+                    raise
+                pause_s = min(pause_s * 2, LAST_PAUSE_S)
+
+
+def _caption(
+    captioner: Captioner, decoded: Sequence[Decoded]
+) -> tuple[dict[str, list[CaptionText]], dict[str, Exception]]:
+    """Caption a micro-batch. What fails together is tried apart, so that a bad image fails
+    alone and one that is too large for the device's memory goes in smaller company."""
+    if not decoded:
+        return {}, {}
+    try:
+        return _run_model(captioner, decoded), {}
+    except Exception as error:  # judged by worker/failures.py once it stands alone
+        if len(decoded) == 1:
+            return {}, {decoded[0].job.id: error}
+        logger.warning("a micro-batch of %d failed, halving it: %r", len(decoded), error)
+    middle = len(decoded) // 2
+    captions, failures = _caption(captioner, decoded[:middle])
+    more_captions, more_failures = _caption(captioner, decoded[middle:])
+    return captions | more_captions, failures | more_failures
+
+
+def _run_model(captioner: Captioner, decoded: Sequence[Decoded]) -> dict[str, list[CaptionText]]:
+    """One pass of encoder and mapper for all; one search for each choice of options."""
+    embeddings = captioner.encode(torch.stack([item.pixels for item in decoded]))
+    prefixes = captioner.prefix(embeddings)
+    rows_by_options: dict[DecodingOptions, list[int]] = defaultdict(list)
+    for row, item in enumerate(decoded):
+        rows_by_options[_options(captioner, item.job)].append(row)
+    captions = {}
+    for options, rows in rows_by_options.items():
+        for row, found in zip(rows, captioner.decode(prefixes[rows], options), strict=True):
+            captions[decoded[row].job.id] = [
+                CaptionText(caption.text, caption.mean_log_probability) for caption in found
+            ]
+    return captions
+
+
+def _options(captioner: Captioner, job: ClaimedJob) -> DecodingOptions:
+    defaults = captioner.defaults
+    return replace(
+        defaults,
+        method=job.decoding.value,
+        num_captions=job.num_captions,
+        beam_size=max(defaults.beam_size, job.num_captions),
+    )
