@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Update, insert, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, lazyload
 
 from captioning.database import db_now
 from captioning.errors import JobNotFound, WrongState
-from captioning.models import Batch, Caption, Decoding, Image, Job, JobStatus, new_id
+from captioning.models import Batch, Caption, Decoding, Image, Job, JobStatus, looked_up_id, new_id
 
 RETRY_DELAYS_S = (2, 10, 60)
 """Wait before the next attempt after a transient failure, by attempts made so far."""
@@ -124,7 +124,13 @@ def claim(session: Session, model: str, *, limit: int, lease_s: float) -> Claim 
         error_code=None,
         error_message=None,
     )
-    rows = session.scalars(select(Job).where(Job.id.in_(claimed)).order_by(Job.id)).all()
+    rows = session.scalars(
+        select(Job)
+        .where(Job.id.in_(claimed))
+        .order_by(Job.id)
+        .options(lazyload(Job.captions))  # there are none yet
+        .execution_options(populate_existing=True)
+    )
     held = tuple(
         ClaimedJob(job.id, job.image.key, Decoding(job.decoding), job.num_captions, job.attempts)
         for job in rows
@@ -205,8 +211,10 @@ def cancel(session: Session, job_id: str) -> None:
 
     Raises: JobNotFound, WrongState.
     """
-    unfinished = Job.status.in_([JobStatus.QUEUED, JobStatus.RUNNING])
-    if not _finish(session, update(Job).where(Job.id == job_id, unfinished), JobStatus.CANCELLED):
+    unfinished = update(Job).where(
+        Job.id == looked_up_id(job_id), Job.status.in_([JobStatus.QUEUED, JobStatus.RUNNING])
+    )
+    if not _finish(session, unfinished, JobStatus.CANCELLED):
         _refuse(session, job_id, "cancelled")
 
 
@@ -218,7 +226,7 @@ def retry(session: Session, job_id: str) -> None:
     ended = Job.status.in_([JobStatus.FAILED, JobStatus.CANCELLED])
     changed = _put_back(
         session,
-        update(Job).where(Job.id == job_id, ended),
+        update(Job).where(Job.id == looked_up_id(job_id), ended),
         attempts=0,
         available_at=db_now(),
         finished_at=None,
@@ -278,7 +286,7 @@ def _change(session: Session, statement: Update, **values: Any) -> set[str]:
 
 
 def _refuse(session: Session, job_id: str, verb: str) -> None:
-    status = session.scalar(select(Job.status).where(Job.id == job_id))
+    status = session.scalar(select(Job.status).where(Job.id == looked_up_id(job_id)))
     if status is None:
         raise JobNotFound(f"There is no job {job_id}.")
     raise WrongState(f"Job {job_id} is {status} and cannot be {verb}.")

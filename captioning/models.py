@@ -6,6 +6,7 @@ cursor, and their 74 random bits make them unguessable names.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -40,6 +41,13 @@ class Decoding(StrEnum):
 
 def new_id() -> str:
     return uuid_utils.uuid7().hex
+
+
+def looked_up_id(text: str) -> str:
+    """What to look for when somebody names an id: the text, or "", which no row has, where it
+    cannot be one. PostgreSQL refuses to compare with some texts (a NUL) instead of finding
+    nothing."""
+    return text if re.fullmatch("[0-9a-f]{32}", text) else ""
 
 
 Id = String(32)

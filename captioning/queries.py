@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from captioning.database import db_now
 from captioning.errors import BatchNotFound, ImageNotFound, JobNotFound
-from captioning.models import Batch, Image, Job, JobStatus, Worker
+from captioning.models import Batch, Image, Job, JobStatus, Worker, looked_up_id
 
 WORKER_SILENT_S = 60
 """A worker not seen for this long is counted as gone."""
@@ -34,7 +34,7 @@ class Progress:
 
 def get_job(session: Session, job_id: str) -> Job:
     """Raises: JobNotFound."""
-    job = session.get(Job, job_id)
+    job = session.get(Job, looked_up_id(job_id))
     if job is None:
         raise JobNotFound(f"There is no job {job_id}.")
     return job
@@ -42,7 +42,7 @@ def get_job(session: Session, job_id: str) -> Job:
 
 def get_batch(session: Session, batch_id: str) -> Batch:
     """Raises: BatchNotFound."""
-    batch = session.get(Batch, batch_id)
+    batch = session.get(Batch, looked_up_id(batch_id))
     if batch is None:
         raise BatchNotFound(f"There is no batch {batch_id}.")
     return batch
@@ -50,7 +50,7 @@ def get_batch(session: Session, batch_id: str) -> Batch:
 
 def get_image(session: Session, image_id: str) -> Image:
     """Raises: ImageNotFound."""
-    image = session.get(Image, image_id)
+    image = session.get(Image, looked_up_id(image_id))
     if image is None:
         raise ImageNotFound(f"There is no image {image_id}.")
     return image
@@ -80,11 +80,11 @@ def list_jobs(
     """Newest first; `before` is the id of the last job of the page before this one."""
     query = select(Job).order_by(Job.id.desc()).limit(limit)
     if before is not None:
-        query = query.where(Job.id < before)
+        query = query.where(Job.id < looked_up_id(before))
     if status is not None:
         query = query.where(Job.status == status)
     if batch_id is not None:
-        query = query.where(Job.batch_id == batch_id)
+        query = query.where(Job.batch_id == looked_up_id(batch_id))
     return session.scalars(query).all()
 
 
