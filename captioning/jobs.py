@@ -139,8 +139,9 @@ def claim(session: Session, model: str, *, limit: int, lease_s: float) -> Claim 
 
 
 def renew(session: Session, tokens: Collection[str], *, lease_s: float) -> int:
-    """Extend the leases that are still held; returns the number of jobs they cover."""
-    return len(_change(session, _held(tokens), lease_expires_at=db_now(lease_s)))
+    """Extend the leases that are still held; returns the number of jobs extended."""
+    held = _unlocked(Job.lease_token.in_(list(tokens)), Job.status == JobStatus.RUNNING)
+    return len(_change(session, held, lease_expires_at=db_now(lease_s)))
 
 
 def succeed(
@@ -194,7 +195,7 @@ def give_back(session: Session, token: str, job_ids: Sequence[str]) -> set[str]:
 
 def expire_leases(session: Session) -> tuple[set[str], set[str]]:
     """Take jobs from workers that fell silent: `(queued again, failed as crashed)`."""
-    silent = update(Job).where(Job.status == JobStatus.RUNNING, Job.lease_expires_at < db_now())
+    silent = _unlocked(Job.status == JobStatus.RUNNING, Job.lease_expires_at < db_now())
     message = "The worker died each time it tried this image."
     crashed = _finish(
         session,
@@ -245,6 +246,13 @@ def _held(tokens: Collection[str], job_ids: Sequence[str] | None = None) -> Upda
     if job_ids is not None:
         condition.append(Job.id.in_(job_ids))
     return update(Job).where(*condition)
+
+
+def _unlocked(*conditions: ColumnElement[bool]) -> Update:
+    """Pass over rows that another transaction is changing: their owner is ending them. What
+    touches the rows of many owners and waits for none of them is part of no deadlock."""
+    rows = select(Job.id).where(*conditions).with_for_update(skip_locked=True)
+    return update(Job).where(Job.id.in_(rows))
 
 
 def _finish(
