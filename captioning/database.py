@@ -14,7 +14,8 @@ from typing import Any
 
 from sqlalchemy import DateTime, Dialect, Engine, String, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -33,6 +34,8 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     PostgreSQL has the type. SQLite gets text that sorts like time and that its own
     strftime() writes alike, so that the database's clock can be compared with the column.
+
+    Raises: ValueError (in a StatementError) for a naive datetime, which names no moment.
     """
 
     impl = DateTime(timezone=True)
@@ -44,7 +47,11 @@ class UtcDateTime(TypeDecorator[datetime]):
         return dialect.type_descriptor(DateTime(timezone=True))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        if value is None or dialect.name != "sqlite":
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive datetime names no moment")
+        if dialect.name != "sqlite":
             return value
         return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
@@ -120,6 +127,12 @@ class Database:
     def __init__(self, url: str) -> None:
         self.engine = make_engine(url)
         self._writer = self.engine.execution_options(writing=True)
+        self._reader = self.engine
+        if self.engine.dialect.name == "postgresql":
+            # Its default shows each statement of a transaction another state of the tables.
+            self._reader = self.engine.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -140,7 +153,7 @@ class Database:
 
         Raises: DatabaseUnavailable.
         """
-        with _unavailable_as_ours(), Session(self.engine, expire_on_commit=False) as session:
+        with _unavailable_as_ours(), Session(self._reader, expire_on_commit=False) as session:
             yield session
 
     def close(self) -> None:
@@ -151,9 +164,12 @@ class Database:
 def _unavailable_as_ours() -> Iterator[None]:
     try:
         yield
-    except OperationalError as error:
-        raise DatabaseUnavailable(str(error.orig)) from error
+    except PoolTimeout as error:
+        raise DatabaseUnavailable("Every connection to the database is in use.") from error
     except DBAPIError as error:
-        if error.connection_invalidated:
-            raise DatabaseUnavailable(str(error.orig)) from error
+        # Its very class, no subclass, is how SQLite calls a file that is damaged or no database.
+        damaged = type(error) is DatabaseError
+        if isinstance(error, OperationalError) or damaged or error.connection_invalidated:
+            # Drivers add hints and details on further lines.
+            raise DatabaseUnavailable(str(error.orig).partition("\n")[0]) from error
         raise

@@ -1,0 +1,250 @@
+"""Time, transactions and outages, on both databases."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select, text, update
+from sqlalchemy.exc import IntegrityError, StatementError
+
+from captioning.database import Database, db_now
+from captioning.errors import DatabaseUnavailable
+from captioning.models import Image, Job
+from tests.factories import add_image, add_job, add_jobs, read_job
+from tests.servers import postgresql
+
+NOON = datetime(2026, 5, 17, 12, 0, 0, 123000, tzinfo=UTC)
+
+
+# --- time ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        NOON,
+        NOON.replace(microsecond=0),
+        NOON.astimezone(timezone(timedelta(hours=5, minutes=45))),
+        NOON.astimezone(timezone(timedelta(hours=-9))),
+        datetime(2032, 2, 29, 23, 59, 59, 999000, tzinfo=UTC),
+    ],
+)
+def test_a_moment_comes_back_as_the_same_moment_in_utc(
+    database: Database, moment: datetime
+) -> None:
+    (job_id,) = add_jobs(database, 1, available_at=moment)
+    stored = read_job(database, job_id).available_at
+    assert stored == moment
+    assert stored.utcoffset() == timedelta(0)
+
+
+def test_a_naive_moment_is_refused(database: Database) -> None:
+    naive = NOON.replace(tzinfo=None)
+    with pytest.raises(StatementError, match="naive"):
+        add_jobs(database, 1, available_at=naive)
+
+
+def test_moments_sort_as_time(database: Database) -> None:
+    steps_ms = (0, 1, 9, 10, 99, 100, 999, 1000, 59_999, 60_000, 3_600_000, 86_400_000)
+    moments = [NOON + timedelta(milliseconds=step) for step in steps_ms]
+    with database.write() as session:
+        for moment in reversed(moments):
+            add_job(session, available_at=moment)
+    with database.read() as session:
+        assert session.scalars(select(Job.available_at).order_by(Job.available_at)).all() == moments
+        later = select(func.count()).where(Job.available_at > moments[5])
+        assert session.scalar(later) == len(moments) - 6
+
+
+def test_the_databases_clock_is_comparable_with_columns(database: Database) -> None:
+    (job_id,) = add_jobs(database, 1, available_at=db_now())
+    with database.read() as session:
+        for offset_s, expected in ((-5, 0), (5, 1), (86_400 * 400, 1), (-86_400 * 400, 0)):
+            due = select(func.count()).where(Job.available_at <= db_now(offset_s))
+            assert session.scalar(due) == expected, offset_s
+    now = datetime.now(UTC)
+    assert abs(read_job(database, job_id).available_at - now) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("offset_s", [0, 0.5, -0.25, 90, -3600, 1e6])
+def test_offsets_are_seconds(database: Database, offset_s: float) -> None:
+    with database.read() as session:
+        base, moved = session.execute(select(db_now(), db_now(offset_s))).one()
+    assert abs((moved - base).total_seconds() - offset_s) < 0.05
+
+
+# --- transactions -------------------------------------------------------------------------
+
+
+def test_a_write_that_raises_is_rolled_back(database: Database) -> None:
+    with pytest.raises(ZeroDivisionError), database.write() as session:
+        add_image(session)
+        _ = 1 / 0
+    assert count_images(database) == 0
+
+
+def test_rows_read_are_usable_after_the_session_has_closed(database: Database) -> None:
+    (job_id,) = add_jobs(database, 1)
+    job = read_job(database, job_id)
+    assert job.image.key == f"images/{job.image_id}.jpg"
+    assert job.captions == []
+
+
+def test_a_read_is_one_snapshot(database: Database) -> None:
+    with database.read() as reading:
+        before = reading.scalar(select(func.count()).select_from(Image))
+        with database.write() as writing:
+            add_image(writing)
+        after = reading.scalar(select(func.count()).select_from(Image))
+    assert before == after == 0
+    assert count_images(database) == 1
+
+
+def test_a_reader_waits_for_no_writer(database: Database) -> None:
+    add_jobs(database, 1)
+    with database.write() as writing:
+        writing.execute(update(Job).values(attempts=7))
+        with database.read() as reading:
+            assert reading.scalar(select(Job.attempts)) == 0
+    with database.read() as reading:
+        assert reading.scalar(select(Job.attempts)) == 7
+
+
+def test_writers_wait_for_each_other_and_none_fails(database: Database) -> None:
+    """Read, then write what was read plus one: the pattern that fails half-way on a SQLite
+    whose transactions begin as readers."""
+    (job_id,) = add_jobs(database, 1)
+
+    def add_one() -> None:
+        for _ in range(10):
+            with database.write() as session:
+                locked = select(Job.attempts).where(Job.id == job_id).with_for_update()
+                made = session.scalar(locked) or 0
+                session.execute(update(Job).values(attempts=made + 1))
+
+    errors = in_threads(add_one, 6)
+    assert errors == []
+    assert read_job(database, job_id).attempts == 60
+
+
+def test_foreign_keys_hold(database: Database) -> None:
+    with pytest.raises(IntegrityError):
+        add_jobs(database, 1, image_id="0" * 32)
+
+
+# --- outages ------------------------------------------------------------------------------
+
+
+def test_a_locked_sqlite_is_unavailable_and_not_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captioning.database.BUSY_TIMEOUT_S", 0)
+    database = Database(f"sqlite:///{tmp_path}/locked.db")
+    with database.write() as session:
+        session.execute(text("CREATE TABLE t (x INTEGER)"))
+        with pytest.raises(DatabaseUnavailable, match="locked"), database.write() as second:
+            second.execute(text("SELECT 1"))
+    database.close()
+
+
+@pytest.mark.parametrize("content", [b"not a database at all\n" * 100, b"SQLite format 3\0junk"])
+def test_a_broken_sqlite_file_is_unavailable_and_not_a_crash(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "broken.db").write_bytes(content)
+    database = Database(f"sqlite:///{tmp_path}/broken.db")
+    with pytest.raises(DatabaseUnavailable), database.read() as session:
+        session.execute(text("SELECT * FROM job"))
+    database.close()
+
+
+def test_a_sqlite_in_a_folder_that_is_missing_is_unavailable(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/missing/captioning.db")
+    with pytest.raises(DatabaseUnavailable, match="unable to open"), database.write() as session:
+        session.execute(text("SELECT 1"))
+    database.close()
+
+
+def test_a_postgresql_that_is_away_is_unavailable_in_one_line(tmp_path: Path) -> None:
+    database = Database(f"postgresql+psycopg://nobody@/none?host={tmp_path}")
+    with pytest.raises(DatabaseUnavailable) as caught, database.read() as session:
+        session.execute(text("SELECT 1"))
+    assert "\n" not in str(caught.value)
+    database.close()
+
+
+def test_a_postgresql_that_restarts_is_found_again() -> None:
+    server = postgresql()
+    with server.database() as url:
+        database = Database(url)
+        with (
+            pytest.raises(DatabaseUnavailable),
+            database.write() as session,
+        ):
+            session.execute(text("SELECT 1"))
+            server.stop()
+            try:
+                session.execute(text("SELECT 1"))
+            finally:
+                server.start()
+        with database.write() as session:
+            assert session.scalar(text("SELECT 1")) == 1
+        database.close()
+
+
+def test_a_pool_without_a_free_connection_is_unavailable(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/pool.db")
+    database.engine.pool._timeout = 0.1  # type: ignore[attr-defined]
+    with pytest.raises(DatabaseUnavailable):
+        read_deeper_and_deeper(database)
+    database.close()
+
+
+def read_deeper_and_deeper(database: Database, depth: int = 50) -> None:
+    with database.read() as session:
+        session.execute(text("SELECT 1"))
+        if depth:
+            read_deeper_and_deeper(database, depth - 1)
+
+
+def test_many_at_once_may_open_a_database_that_is_new(tmp_path: Path) -> None:
+    """The switch to WAL wants the file to itself for a moment."""
+    url = f"sqlite:///{tmp_path}/new.db"
+
+    def open_and_write() -> None:
+        database = Database(url)
+        with database.write() as session:
+            session.execute(text("CREATE TABLE IF NOT EXISTS t (x INTEGER)"))
+        database.close()
+
+    assert in_threads(open_and_write, 12) == []
+
+
+# --- helpers ------------------------------------------------------------------------------
+
+
+def count_images(database: Database) -> int:
+    with database.read() as session:
+        return session.scalar(select(func.count()).select_from(Image)) or 0
+
+
+def in_threads(call: object, count: int) -> list[BaseException]:
+    line = threading.Barrier(count)
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        line.wait()
+        try:
+            call()  # type: ignore[operator]
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return errors
