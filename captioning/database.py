@@ -12,7 +12,17 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, Engine, String, create_engine, event, make_url
+from sqlalchemy import (
+    URL,
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    String,
+    create_engine,
+    event,
+    make_url,
+)
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -86,7 +96,7 @@ def _now_on_sqlite(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
     return f"strftime('%Y-%m-%d %H:%M:%f', 'now', '{element.offset_s:+.3f} seconds')"
 
 
-def _prepare_sqlite(engine: Engine) -> None:
+def _prepare_sqlite(engine: Engine, foreign_keys: bool) -> None:
     @event.listens_for(engine, "connect")
     def _on_connect(connection: DBAPIConnection, record: object) -> None:
         # None: the driver must not begin transactions by itself; _on_begin does.
@@ -96,7 +106,7 @@ def _prepare_sqlite(engine: Engine) -> None:
         cursor.execute("PRAGMA journal_mode = WAL")
         # FULL: an upload that was answered 202 outlives a power cut, not only a kill.
         cursor.execute("PRAGMA synchronous = FULL")
-        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute(f"PRAGMA foreign_keys = {foreign_keys:d}")
         cursor.close()
 
     @event.listens_for(engine, "begin")
@@ -105,11 +115,11 @@ def _prepare_sqlite(engine: Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 
-def make_engine(url: str) -> Engine:
+def make_engine(url: str | URL, *, foreign_keys: bool = True) -> Engine:
     """An engine for `sqlite:///…` or `postgresql+psycopg://…`; connects on first use."""
     if make_url(url).get_backend_name() == "sqlite":
         engine = create_engine(url)
-        _prepare_sqlite(engine)
+        _prepare_sqlite(engine, foreign_keys)
         return engine
     return create_engine(
         url,
@@ -155,6 +165,21 @@ class Database:
         """
         with _unavailable_as_ours(), Session(self._reader, expire_on_commit=False) as session:
             yield session
+
+    @contextmanager
+    def alter(self) -> Iterator[Connection]:
+        """One transaction that may alter tables. SQLite does that by dropping the old table,
+        and with foreign keys on a drop deletes every row that refers to it: here they are off.
+
+        Raises: DatabaseUnavailable.
+        """
+        engine = make_engine(self.engine.url, foreign_keys=False)
+        try:
+            writer = engine.execution_options(writing=True)
+            with _unavailable_as_ours(), writer.begin() as connection:
+                yield connection
+        finally:
+            engine.dispose()
 
     def close(self) -> None:
         self.engine.dispose()

@@ -21,17 +21,17 @@ def migrate(database: Database, revision: str = "head") -> None:
 
     Raises: DatabaseUnavailable.
     """
-    with as_file(files("migrations")) as folder, database.write() as session:
+    with as_file(files("migrations")) as folder, database.alter() as connection:
         config = _config(str(folder))
-        config.attributes["connection"] = session.connection()
+        config.attributes["connection"] = connection
         command.upgrade(config, revision)
 
 
 def downgrade(database: Database, revision: str) -> None:
     """Go back to `revision` ("base" drops every table)."""
-    with as_file(files("migrations")) as folder, database.write() as session:
+    with as_file(files("migrations")) as folder, database.alter() as connection:
         config = _config(str(folder))
-        config.attributes["connection"] = session.connection()
+        config.attributes["connection"] = connection
         command.downgrade(config, revision)
 
 

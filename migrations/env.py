@@ -30,5 +30,5 @@ def run(connection: Connection) -> None:
 if (given := context.config.attributes.get("connection")) is not None:
     run(given)
 else:
-    with Database(load_settings().database_url).write() as session:
-        run(session.connection())
+    with Database(load_settings().database_url).alter() as connection:
+        run(connection)

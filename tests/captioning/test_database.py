@@ -80,9 +80,13 @@ def test_offsets_are_seconds(database: Database, offset_s: float) -> None:
 
 
 def test_a_write_that_raises_is_rolled_back(database: Database) -> None:
-    with pytest.raises(ZeroDivisionError), database.write() as session:
-        add_image(session)
-        _ = 1 / 0
+    def write_and_raise() -> None:
+        with database.write() as session:
+            add_image(session)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_and_raise()
     assert count_images(database) == 0
 
 
@@ -180,16 +184,16 @@ def test_a_postgresql_that_restarts_is_found_again() -> None:
     server = postgresql()
     with server.database() as url:
         database = Database(url)
-        with (
-            pytest.raises(DatabaseUnavailable),
-            database.write() as session,
-        ):
-            session.execute(text("SELECT 1"))
-            server.stop()
-            try:
+
+        def outlive_the_server() -> None:
+            with database.write() as session:
                 session.execute(text("SELECT 1"))
-            finally:
+                server.stop()
                 server.start()
+                session.execute(text("SELECT 1"))
+
+        with pytest.raises(DatabaseUnavailable):
+            outlive_the_server()
         with database.write() as session:
             assert session.scalar(text("SELECT 1")) == 1
         database.close()
