@@ -1,0 +1,197 @@
+"""The bundle: a folder that holds everything one captioner needs, all JSON and safetensors.
+
+    bundle.json           BundleConfig
+    clip/                 open_clip_config.json, open_clip_model.safetensors   (or a name)
+    decoder/              config.json, model.safetensors, tokenizer files      (or a name)
+    mapper.safetensors
+    README.md             the model card
+
+Nothing here ever reads a pickle. Weights may be stored in half precision and are computed
+with in single precision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.torch import save_file
+
+from clipcap import decoder as decoders
+from clipcap import encoder as encoders
+from clipcap.decoder import Decoder, load_weights, read_weights
+from clipcap.encoder import Encoder
+from clipcap.errors import BundleError, OptionsError
+from clipcap.mappers import MapperConfig, MLPMapper, build_mapper
+from clipcap.options import DecodingOptions
+
+FORMAT_VERSION = 1
+BUNDLED = Path(__file__).parent / "bundled"
+CONFIG_FILE = "bundle.json"
+MAPPER_FILE = "mapper.safetensors"
+CLIP_FOLDER = "clip"
+DECODER_FOLDER = "decoder"
+CARD_FILE = "README.md"
+PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
+
+
+class BundleConfig(BaseModel):
+    """bundle.json. An unknown key is an error: it would be silently without effect."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: int = FORMAT_VERSION
+    name: str = Field(min_length=1)
+    encoder: str | None = Field(None, description="'model:pretrained_tag', or null: clip/")
+    decoder: str | None = Field(None, description="'gpt2', or null: decoder/")
+    mapper: MapperConfig
+    normalize_embedding: bool = Field(description="L2-normalise the embedding before the mapper")
+    stop_token: str = Field("<|endoftext|>", description="ends a caption; the authors' is '.'")
+    presentation: Literal["raw", "sentence"] = Field(
+        "raw", description="'sentence': a capital letter first and a full stop last"
+    )
+    decoding: DecodingOptions = DecodingOptions()
+    licence: str = ""
+    provenance: dict[str, Any] = Field(
+        default_factory=dict, description="how the weights came about, for people"
+    )
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory. `revision` is a short hash of config and weights."""
+
+    config: BundleConfig
+    encoder: Encoder
+    decoder: Decoder
+    mapper: MLPMapper
+    revision: str
+
+
+def locate(name_or_path: str | Path) -> Path:
+    """The folder of a bundle: `"bundled"` or a path.
+
+    Raises: BundleError.
+    """
+    folder = BUNDLED if str(name_or_path) == "bundled" else Path(name_or_path)
+    if not folder.is_dir():
+        raise BundleError(f"{folder}: no such bundle folder")
+    return folder
+
+
+def read_config(folder: Path) -> BundleConfig:
+    """Raises: BundleError, naming the file and the key."""
+    path = folder / CONFIG_FILE
+    try:
+        data = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise BundleError(f"{path}: no such file; a bundle is a folder that holds it") from error
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: not readable as JSON: {error}") from error
+    version = data.get("format_version") if isinstance(data, dict) else None
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"{path}: format_version is {version!r}, this clipcap reads {FORMAT_VERSION}"
+        )
+    try:
+        return BundleConfig.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"{path}: {key}: {first['msg']}") from error
+    except OptionsError as error:
+        raise BundleError(f"{path}: decoding: {error}") from error
+
+
+def load(name_or_path: str | Path) -> Bundle:
+    """Load a bundle and check it whole: every key, every shape.
+
+    Raises: BundleError.
+    """
+    folder = locate(name_or_path)
+    _refuse_pickles(folder)
+    config = read_config(folder)
+    encoder = (
+        encoders.load_named(config.encoder)
+        if config.encoder
+        else encoders.load_folder(folder / CLIP_FOLDER)
+    )
+    decoder = (
+        decoders.load_named(config.decoder)
+        if config.decoder
+        else decoders.load_folder(folder / DECODER_FOLDER)
+    )
+    path = folder / CONFIG_FILE
+    _require_equal(path, "mapper.embedding_dim", config.mapper.embedding_dim, encoder.embedding_dim)
+    _require_equal(path, "mapper.decoder_dim", config.mapper.decoder_dim, decoder.dim)
+    if config.stop_token not in decoder.tokenizer.get_vocab():
+        raise BundleError(f"{path}: stop_token: {config.stop_token!r} is not a token")
+    mapper = build_mapper(config.mapper)
+    load_weights(mapper, folder / MAPPER_FILE)
+    return Bundle(config, encoder, decoder, mapper.eval(), revision_of(folder))
+
+
+def save(
+    folder: Path,
+    config: BundleConfig,
+    *,
+    encoder: Encoder,
+    decoder: Decoder,
+    mapper: MLPMapper,
+    card: str,
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write a bundle. The encoder and decoder are stored unless the config names them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if config.encoder is None:
+        if encoder.folder is None:
+            raise BundleError(f"{folder}: encoder {encoder.source!r} must be stored by its name")
+        _save_encoder(encoder.folder, folder / CLIP_FOLDER, dtype)
+    if config.decoder is None:
+        decoder.save(folder / DECODER_FOLDER, dtype)
+    weights = {key: value.to(dtype).contiguous() for key, value in mapper.state_dict().items()}
+    save_file(weights, folder / MAPPER_FILE)
+    (folder / CARD_FILE).write_text(card)
+    # Last, so that a folder with a bundle.json is a whole bundle.
+    (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n")
+
+
+def revision_of(folder: Path) -> str:
+    """Twelve hex digits over config and weights; the model card does not count."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path != folder / CARD_FILE:
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:12]
+
+
+def _save_encoder(source: Path, target: Path, dtype: torch.dtype) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    weights = read_weights(source / encoders.WEIGHTS_FILE)
+    stored = {
+        key: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for key, tensor in weights.items()
+    }
+    save_file(stored, target / encoders.WEIGHTS_FILE)
+    shutil.copyfile(source / encoders.CONFIG_FILE, target / encoders.CONFIG_FILE)
+
+
+def _refuse_pickles(folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in PICKLES:
+            raise BundleError(
+                f"{path}: a pickle can run code when it is read; a bundle holds safetensors only"
+            )
+
+
+def _require_equal(path: Path, key: str, stated: int, actual: int) -> None:
+    if stated != actual:
+        raise BundleError(f"{path}: {key} is {stated}, but the stored model has {actual}")

@@ -1,0 +1,137 @@
+"""The decoder: a GPT-2 language model and its tokenizer, from transformers."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
+
+from clipcap.errors import BundleError
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+TOKENIZER_FILE = "tokenizer.json"
+TIED = "lm_head.weight"  # the same tensor as transformer.wte.weight, so it is not stored
+
+logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)
+
+
+class Decoder:
+    """A language model with width E and vocabulary V, and the tokenizer that goes with it."""
+
+    def __init__(self, model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+
+    @property
+    def dim(self) -> int:
+        """E."""
+        return int(self.model.config.n_embd)
+
+    @property
+    def end_of_text_id(self) -> int:
+        return int(self.tokenizer.eos_token_id)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a caption, without end-of-text."""
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def text(self, token_ids: list[int]) -> str:
+        decoded: str = self.tokenizer.decode(token_ids, skip_special_tokens=True)
+        return decoded.strip()
+
+    def save(self, folder: Path, dtype: torch.dtype) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = self.model.state_dict()
+        del weights[TIED]
+        save_file(
+            {key: tensor.to(dtype).contiguous() for key, tensor in weights.items()},
+            folder / WEIGHTS_FILE,
+            metadata={"format": "pt"},
+        )
+        self.model.config.to_json_file(folder / CONFIG_FILE)
+        self.tokenizer.save_pretrained(folder)
+
+
+def new_decoder(tokenizer: PreTrainedTokenizerBase, **sizes: Any) -> Decoder:
+    """A decoder with fresh weights. Sizes are GPT2Config's: n_layer, n_embd, n_head, …"""
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        **sizes,
+    )
+    return Decoder(GPT2LMHeadModel(config), tokenizer)
+
+
+def load_named(name: str) -> Decoder:
+    """Load `"gpt2"` and the like from the hub or its cache.
+
+    Raises: BundleError.
+    """
+    try:
+        model = GPT2LMHeadModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"decoder {name!r} cannot be loaded: {error}") from error
+    return Decoder(model.eval(), tokenizer)
+
+
+def load_folder(folder: Path) -> Decoder:
+    """Load a decoder folder, checking every key and shape.
+
+    Raises: BundleError.
+    """
+    for name in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE):
+        if not (folder / name).is_file():
+            raise BundleError(f"{folder / name}: no such file")
+    try:
+        model = GPT2LMHeadModel(GPT2Config.from_json_file(folder / CONFIG_FILE))
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError) as error:
+        raise BundleError(f"{folder}: not a usable GPT-2: {error}") from error
+    load_weights(model, folder / WEIGHTS_FILE, tied={TIED: "transformer.wte.weight"})
+    return Decoder(model.eval(), tokenizer)
+
+
+def load_weights(
+    module: torch.nn.Module, path: Path, *, tied: dict[str, str] | None = None
+) -> None:
+    """Load a safetensors file into a module, refusing what is not exactly the module's.
+
+    `tied` names keys that are not stored because they share another's tensor.
+
+    Raises: BundleError, naming the file and the key.
+    """
+    weights = read_weights(path)
+    for alias, key in (tied or {}).items():
+        if key in weights:
+            weights[alias] = weights[key]
+    wanted = module.state_dict()
+    for key in sorted(wanted.keys() - weights.keys()):
+        raise BundleError(f"{path}: the weight {key!r} is missing")
+    for key in sorted(weights.keys() - wanted.keys()):
+        raise BundleError(f"{path}: the weight {key!r} does not belong to this model")
+    for key, tensor in weights.items():
+        if tensor.shape != wanted[key].shape:
+            raise BundleError(
+                f"{path}: {key!r} has shape {tuple(tensor.shape)}, "
+                f"the model needs {tuple(wanted[key].shape)}"
+            )
+    module.load_state_dict(weights)
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file. Raises: BundleError."""
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise BundleError(f"{path}: no such file") from error
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{path}: not a readable safetensors file: {error}") from error

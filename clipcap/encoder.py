@@ -1,0 +1,114 @@
+"""The image side of an open_clip model: photographs in, embeddings `(B, D)` out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from clipcap.errors import BundleError
+
+CONFIG_FILE = "open_clip_config.json"
+WEIGHTS_FILE = "open_clip_model.safetensors"
+
+
+@dataclass
+class Encoder:
+    """An image tower and its preprocessing.
+
+    `source` is what it was loaded from: `"name:pretrained_tag"`, or None for a folder.
+    """
+
+    visual: nn.Module
+    transform: Callable[[Image.Image], Tensor]
+    source: str | None
+    folder: Path | None
+
+    @property
+    def embedding_dim(self) -> int:
+        """D."""
+        return int(self.visual.output_dim)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels of what the tower sees."""
+        height, width = self.visual.image_size
+        return int(height), int(width)
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """Upright RGB pixels, resized as the tower was trained: `(3, H, W)`.
+
+        open_clip's own preprocessing knows nothing of EXIF orientation.
+        """
+        return self.transform(ImageOps.exif_transpose(image).convert("RGB"))
+
+    def fingerprint(self) -> str:
+        """Changes with the weights and the preprocessing."""
+        if self.folder is None:
+            return f"{self.source}"
+        digest = hashlib.sha256()
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            digest.update((self.folder / name).read_bytes())
+        return digest.hexdigest()
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Shapes: pixels `(B, 3, H, W)` → embedding `(B, D)`, not normalised."""
+        # Convolutions on the CPU are nearly twice as fast in this order; transformers don't mind.
+        embedding: Tensor = self.visual(pixels.to(memory_format=torch.channels_last))
+        return embedding
+
+
+def load_named(source: str) -> Encoder:
+    """Load `"ViT-B-32-quickgelu:openai"` and the like; downloads the weights once.
+
+    Raises: BundleError.
+    """
+    name, _, tag = source.partition(":")
+    if not tag:
+        raise BundleError(f"encoder {source!r}: write it as 'model:pretrained_tag'")
+    try:
+        model = open_clip.create_model(name, pretrained=tag, require_pretrained=True)
+    except Exception as error:  # open_clip, huggingface_hub and urllib each raise their own
+        raise BundleError(f"encoder {source!r} cannot be loaded: {error}") from error
+    return _image_side(model, source=source, folder=None)
+
+
+def load_folder(folder: Path) -> Encoder:
+    """Load a folder that holds open_clip_config.json and open_clip_model.safetensors.
+
+    Raises: BundleError.
+    """
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            raise BundleError(f"{folder / name}: no such file")
+    try:
+        json.loads((folder / CONFIG_FILE).read_text())["model_cfg"]
+        # Without require_pretrained, missing weights would stay random with only a log line.
+        model = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True)
+    except Exception as error:  # a foreign config or weights fail in as many ways as there are
+        raise BundleError(f"{folder}: not a usable open_clip model: {error}") from error
+    return _image_side(model, source=None, folder=folder)
+
+
+def _image_side(model: Any, *, source: str | None, folder: Path | None) -> Encoder:
+    visual = model.visual.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    visual.output_dim = _output_dim(visual)
+    transform = image_transform_v2(PreprocessCfg(**visual.preprocess_cfg), is_train=False)
+    return Encoder(visual, transform, source, folder)
+
+
+def _output_dim(visual: nn.Module) -> int:
+    """Not every tower of open_clip says how wide its output is, so one blank image tells."""
+    size = visual.image_size
+    height, width = size if isinstance(size, tuple | list) else (size, size)
+    with torch.inference_mode():
+        return int(visual(torch.zeros(1, 3, height, width)).shape[-1])

@@ -1,0 +1,85 @@
+"""One training run, described by a TOML file; the command line overrides any field."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clipcap.errors import OptionsError, TrainingError
+from clipcap.options import DecodingOptions
+
+
+class TrainingConfig(BaseModel):
+    """Every choice of a run. It is stored in the bundle that the run makes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field("my-captioner", description="the bundle's name")
+    seed: int = 0
+
+    start_from: str | None = Field(
+        "bundled", description="the bundle to go on from; empty: the parts below"
+    )
+    encoder: str | None = Field(None, description="'model:pretrained_tag' or an open_clip folder")
+    decoder: str | None = Field(None, description="'gpt2' and the like; empty: a new small GPT-2")
+
+    vocab_size: int = Field(4096, gt=256, description="tokens of a new decoder")
+    layers: int = Field(4, gt=0, description="layers of a new decoder")
+    width: int = Field(384, gt=0, description="width E of a new decoder")
+    heads: int = Field(6, gt=0, description="attention heads of a new decoder")
+    context: int = Field(64, gt=0, description="positions of a new decoder")
+    prefix_length: int = Field(8, gt=0, description="vectors K that the mapper makes")
+    normalize_embedding: bool = True
+    dropout: float = Field(0.1, ge=0, lt=1, description="in the decoder")
+    mapper_dropout: float = Field(0.3, ge=0, lt=1)
+
+    lowercase: bool = Field(True, description="train on lower-cased captions")
+    presentation: Literal["raw", "sentence"] = "sentence"
+    held_out: float = Field(
+        0.1, gt=0, lt=1, description="share kept for dev where the data has no dev folder"
+    )
+
+    pretrain_text: Path | None = Field(
+        None, description="captions without images, JSON lines, for the decoder to read first"
+    )
+    pretrain_epochs: int = Field(1, gt=0)
+    pretrain_learning_rate: float = Field(1e-3, gt=0)
+
+    epochs: int = Field(8, gt=0)
+    batch_size: int = Field(128, gt=0, description="captions in one step")
+    learning_rate: float = Field(6e-4, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps")
+    label_smoothing: float = Field(0.05, ge=0, lt=1)
+    clip_gradients: float = Field(1.0, gt=0)
+    max_caption_tokens: int = Field(40, gt=0, description="longer captions are cut")
+    bf16: bool = Field(False, description="compute in bfloat16; weights stay float32")
+    checkpoint_steps: int = Field(200, gt=0)
+
+    decoding: DecodingOptions = DecodingOptions(beam_size=3)
+    licence: str = ""
+
+
+def read_config(path: Path | None, overrides: Mapping[str, Any]) -> TrainingConfig:
+    """Raises: TrainingError, naming the file or field."""
+    data: dict[str, Any] = {}
+    if path is not None:
+        try:
+            data = tomllib.loads(path.read_text())
+        except OSError as error:
+            raise TrainingError(f"{path}: {error.strerror}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise TrainingError(f"{path}: {error}") from error
+    source = path or "options"
+    try:
+        return TrainingConfig.model_validate({**data, **overrides})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise TrainingError(f"{source}: {field}: {first['msg']}") from error
+    except OptionsError as error:
+        raise TrainingError(f"{source}: decoding: {error}") from error

@@ -1,0 +1,72 @@
+"""Every image is encoded once: embeddings in safetensors shards beside the run, so that a
+run that is killed goes on with the next shard."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from clipcap.encoder import Encoder
+from clipcap.errors import DataError
+
+SHARD_IMAGES = 512
+BATCH_IMAGES = 32
+
+
+def embed(encoder: Encoder, paths: Sequence[Path], cache: Path, *, label: str) -> Tensor:
+    """Embeddings of images, from the cache where they are there: `(N, D)`, not normalised.
+
+    Raises: DataError, naming the image that cannot be read.
+    """
+    folder = cache / fingerprint(encoder, paths)
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = [paths[i : i + SHARD_IMAGES] for i in range(0, len(paths), SHARD_IMAGES)]
+    parts = []
+    with tqdm(total=len(paths), desc=f"encoding {label}", unit="image") as bar:
+        for number, shard in enumerate(shards):
+            file = folder / f"{number:05d}.safetensors"
+            if not file.exists():
+                part = _encode(encoder, shard, bar)
+                save_file({"embeddings": part}, file.with_suffix(".part"))
+                os.replace(file.with_suffix(".part"), file)
+            else:
+                bar.update(len(shard))
+            parts.append(load_file(file)["embeddings"])
+    return torch.cat(parts)
+
+
+def fingerprint(encoder: Encoder, paths: Sequence[Path]) -> str:
+    """Changes with the tower, the list of images and the size or time of any of them."""
+    digest = hashlib.sha256(encoder.fingerprint().encode())
+    for path in paths:
+        stat = path.stat()
+        digest.update(f"{path.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _encode(encoder: Encoder, paths: Sequence[Path], bar: tqdm[None]) -> Tensor:
+    parts = []
+    with ThreadPoolExecutor(2) as pool, torch.inference_mode():
+        for start in range(0, len(paths), BATCH_IMAGES):
+            batch = paths[start : start + BATCH_IMAGES]
+            pixels = torch.stack(list(pool.map(lambda path: _read(encoder, path), batch)))
+            parts.append(encoder.encode(pixels).float().clone())
+            bar.update(len(batch))
+    return torch.cat(parts)
+
+
+def _read(encoder: Encoder, path: Path) -> Tensor:
+    try:
+        with Image.open(path) as image:
+            return encoder.preprocess(image)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read as an image: {error}") from error

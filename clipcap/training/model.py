@@ -1,0 +1,92 @@
+"""The two things that are trained: a decoder on text alone, and mapper + decoder on images.
+
+Captions are padded on the right and attention is causal, so no real token ever attends to
+padding; the loss leaves padding out, and end-of-text is a target like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import GPT2LMHeadModel
+
+from clipcap.mappers import MLPMapper
+
+IGNORED = -100  # what cross_entropy leaves out
+
+
+class PaddedTexts:
+    """Captions as token ids, each ended by end-of-text and padded on demand."""
+
+    def __init__(self, token_ids: Sequence[list[int]], end_of_text_id: int) -> None:
+        self._ids = [torch.tensor([*ids, end_of_text_id]) for ids in token_ids]
+        self.lengths = [len(ids) for ids in self._ids]
+
+    def batch(self, items: Tensor) -> Tensor:
+        """Targets `(B, T)`, padded with IGNORED."""
+        return nn.utils.rnn.pad_sequence(
+            [self._ids[item] for item in items.tolist()], batch_first=True, padding_value=IGNORED
+        )
+
+
+class PrefixLanguageModel(nn.Module):
+    """Mapper and decoder: the probability of a caption given an embedding."""
+
+    def __init__(self, mapper: MLPMapper, decoder: GPT2LMHeadModel) -> None:
+        super().__init__()
+        self.mapper = mapper
+        self.decoder = decoder
+
+    def forward(self, embedding: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Mean loss in nats per token.
+
+        Shapes: embedding `(B, D)`, targets `(B, T)` padded with IGNORED.
+        """
+        prefix = self.mapper(embedding)
+        return caption_loss(self.decoder, prefix, targets, label_smoothing)
+
+
+class TextLanguageModel(nn.Module):
+    """The decoder alone: the probability of a caption after end-of-text. Positions start where
+    they will after a prefix, so that what is learned of them holds later."""
+
+    def __init__(self, decoder: GPT2LMHeadModel, prefix_length: int, end_of_text_id: int) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self._first_position = prefix_length - 1
+        self._end_of_text_id = end_of_text_id
+
+    def forward(self, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        start = torch.full((len(targets), 1), self._end_of_text_id, device=targets.device)
+        prefix = self.decoder.transformer.wte(start)
+        return caption_loss(
+            self.decoder, prefix, targets, label_smoothing, first_position=self._first_position
+        )
+
+
+def caption_loss(
+    decoder: GPT2LMHeadModel,
+    prefix: Tensor,
+    targets: Tensor,
+    label_smoothing: float,
+    *,
+    first_position: int = 0,
+) -> Tensor:
+    """Cross-entropy of targets after a prefix, in nats per token.
+
+    Shapes: prefix `(B, K, E)`, targets `(B, T)` padded with IGNORED. The last prefix vector
+    predicts the first token, and no logits are computed for the vectors before it.
+    """
+    read = targets[:, :-1].clamp_min(0)  # padding reads as token 0 and is never attended to
+    inputs = torch.cat([prefix, decoder.transformer.wte(read)], dim=1)  # (B, K+T-1, E)
+    positions = torch.arange(first_position, first_position + inputs.shape[1]).unsqueeze(0)
+    hidden = decoder.transformer(
+        inputs_embeds=inputs, position_ids=positions.to(inputs.device), use_cache=False
+    ).last_hidden_state[:, prefix.shape[1] - 1 :]  # (B, T, E)
+    kept = targets != IGNORED
+    logits = decoder.lm_head(hidden[kept])
+    return nn.functional.cross_entropy(
+        logits.float(), targets[kept], label_smoothing=label_smoothing
+    )

@@ -1,0 +1,336 @@
+"""A whole training run: data and a configuration in, a bundle out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipcap import bundle as bundles
+from clipcap import decoder as decoders
+from clipcap import encoder as encoders
+from clipcap.bundle import BundleConfig
+from clipcap.decoder import Decoder
+from clipcap.encoder import Encoder
+from clipcap.errors import TrainingError
+from clipcap.evaluation.scores import Scores, score
+from clipcap.mappers import MapperConfig, MLPMapper, build_mapper
+from clipcap.options import DecodingOptions
+from clipcap.search import search
+from clipcap.training.card import model_card
+from clipcap.training.config import TrainingConfig
+from clipcap.training.data import Example, Splits, read_splits, read_texts
+from clipcap.training.embeddings import embed
+from clipcap.training.model import PaddedTexts, PrefixLanguageModel, TextLanguageModel
+from clipcap.training.stage import Stage, run_stage
+from clipcap.training.text import END_OF_TEXT, clean, train_tokenizer
+
+EVALUATION_BATCH = 100
+FEW_IMAGES = 100
+"""With fewer dev images CIDEr-D says too little: then the lowest dev loss is the best epoch."""
+
+
+@dataclass
+class Parts:
+    """What a captioner is made of, before and while it is trained."""
+
+    encoder: Encoder
+    decoder: Decoder
+    mapper: MLPMapper
+
+
+def train(data: Path, out: Path, config: TrainingConfig) -> None:
+    """Train on `data` and write the bundle `out`. What was done so far lies in `out`.work: a
+    run that was killed goes on from there.
+
+    1. Read the data and encode every image once.
+    2. Where there is text without images, let the decoder read it.
+    3. Train mapper and decoder on the captions.
+    4. Write the bundle, with its scores on dev.
+
+    Raises: DataError, BundleError, TrainingError.
+    """
+    splits = read_splits(data, held_out=config.held_out, seed=config.seed)
+    work = out.with_name(out.name + ".work")
+    _claim_work_folder(work, config, splits)
+    torch.manual_seed(config.seed)
+    config = _as_started_from(config)
+    texts = _texts(config, splits)
+    parts = _start(config, splits, texts)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    parts.encoder.visual.to(device)
+    embeddings = {
+        name: _embed(parts.encoder, examples, work / "embeddings", name, config)
+        for name, examples in (("train", splits.train), ("dev", splits.dev))
+    }
+    parts.encoder.visual.to("cpu")
+    parts.decoder.model.to(device)
+    parts.mapper.to(device)
+    history: dict[str, Any] = {}
+    if texts:
+        stage = _pretraining_stage(parts, texts, splits, config)
+        history["pretraining"] = run_stage(stage, config, work)
+    stage = _captioning_stage(parts, splits, embeddings, config)
+    history["captioning"] = run_stage(stage, config, work)
+    parts.decoder.model.to("cpu")
+    parts.mapper.to("cpu")
+    scores = score_dev(parts, embeddings["dev"], splits.dev, config.decoding, config)
+    _save(out, parts, config, splits, history, scores)
+
+
+def _claim_work_folder(work: Path, config: TrainingConfig, splits: Splits) -> None:
+    """A run goes on only as it was begun."""
+    record = json.loads(config.model_dump_json())
+    record["train_images"], record["dev_images"] = len(splits.train), len(splits.dev)
+    path = work / "run.json"
+    if not path.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record, indent=2) + "\n")
+        return
+    begun = json.loads(path.read_text())
+    changed = sorted(key for key in record if begun.get(key) != record[key])
+    if changed:
+        raise TrainingError(
+            f"{work} holds a run that was begun with other values of {', '.join(changed)}: "
+            "remove the folder to start anew, or choose another --out"
+        )
+
+
+def _as_started_from(config: TrainingConfig) -> TrainingConfig:
+    """What a bundle has fixed already is not for a run that goes on from it to choose."""
+    if not config.start_from:
+        return config
+    begun = bundles.read_config(bundles.locate(config.start_from))
+    return config.model_copy(
+        update={
+            "prefix_length": begun.mapper.prefix_length,
+            "normalize_embedding": begun.normalize_embedding,
+            "presentation": begun.presentation,
+            "decoder": begun.decoder,
+        }
+    )
+
+
+def _texts(config: TrainingConfig, splits: Splits) -> list[str]:
+    """What the decoder reads first, without any caption that dev is measured with."""
+    if config.pretrain_text is None:
+        return []
+    held_out = {_clean(c, config) for example in splits.dev for c in example.captions}
+    texts = [_clean(text, config) for text in read_texts(config.pretrain_text)]
+    texts += [_clean(c, config) for example in splits.train for c in example.captions]
+    return [text for text in texts if text and text not in held_out]
+
+
+def _start(config: TrainingConfig, splits: Splits, texts: Sequence[str]) -> Parts:
+    if config.start_from:
+        bundle = bundles.load(config.start_from)
+        bundle.mapper.dropout.p = config.mapper_dropout
+        return Parts(bundle.encoder, bundle.decoder, bundle.mapper)
+    if not config.encoder:
+        raise TrainingError("name an encoder, or a bundle to start from")
+    folder = Path(config.encoder)
+    encoder = (
+        encoders.load_folder(folder) if folder.is_dir() else encoders.load_named(config.encoder)
+    )
+    decoder = (
+        decoders.load_named(config.decoder)
+        if config.decoder
+        else _new_decoder(config, splits, texts)
+    )
+    mapper = build_mapper(
+        MapperConfig(
+            kind="mlp",
+            embedding_dim=encoder.embedding_dim,
+            prefix_length=config.prefix_length,
+            decoder_dim=decoder.dim,
+        ),
+        config.mapper_dropout,
+    )
+    return Parts(encoder, decoder, mapper)
+
+
+def _new_decoder(config: TrainingConfig, splits: Splits, texts: Sequence[str]) -> Decoder:
+    captions = texts or [_clean(c, config) for example in splits.train for c in example.captions]
+    return decoders.new_decoder(
+        train_tokenizer(captions, config.vocab_size),
+        n_layer=config.layers,
+        n_embd=config.width,
+        n_head=config.heads,
+        n_positions=config.context,
+        resid_pdrop=config.dropout,
+        embd_pdrop=config.dropout,
+        attn_pdrop=config.dropout,
+    )
+
+
+def _embed(
+    encoder: Encoder, examples: Sequence[Example], cache: Path, label: str, config: TrainingConfig
+) -> Tensor:
+    embeddings = embed(encoder, [example.path for example in examples], cache, label=label)
+    return (
+        torch.nn.functional.normalize(embeddings, dim=-1)
+        if config.normalize_embedding
+        else (embeddings)
+    )
+
+
+def _tokens(captions: Sequence[str], decoder: Decoder, config: TrainingConfig) -> PaddedTexts:
+    room = decoder.model.config.n_positions - config.prefix_length - 1
+    longest = min(config.max_caption_tokens, room)
+    ids = [decoder.encode(caption)[:longest] for caption in captions]
+    return PaddedTexts(ids, decoder.end_of_text_id)
+
+
+def _pretraining_stage(
+    parts: Parts, texts: Sequence[str], splits: Splits, config: TrainingConfig
+) -> Stage:
+    module = TextLanguageModel(
+        parts.decoder.model, parts.mapper.config.prefix_length, parts.decoder.end_of_text_id
+    )
+    device = parts.decoder.model.device
+    train = _tokens(texts, parts.decoder, config)
+    dev_captions = [_clean(c, config) for example in splits.dev for c in example.captions]
+    dev = _tokens(dev_captions, parts.decoder, config)
+
+    def loss(items: Tensor) -> Tensor:
+        value: Tensor = module(train.batch(items).to(device), config.label_smoothing)
+        return value
+
+    @torch.inference_mode()
+    def evaluate() -> dict[str, float]:
+        values = [
+            module(dev.batch(items).to(device)).item()
+            for items in torch.arange(len(dev.lengths)).split(EVALUATION_BATCH)
+        ]
+        return {"dev_loss": sum(values) / len(values)}
+
+    return Stage(
+        name="pretraining",
+        module=module,
+        lengths=train.lengths,
+        loss=loss,
+        evaluate=evaluate,
+        judge=lambda measured: -measured["dev_loss"],
+        epochs=config.pretrain_epochs,
+        learning_rate=config.pretrain_learning_rate,
+    )
+
+
+def _captioning_stage(
+    parts: Parts, splits: Splits, embeddings: dict[str, Tensor], config: TrainingConfig
+) -> Stage:
+    module = PrefixLanguageModel(parts.mapper, parts.decoder.model)
+    device = parts.decoder.model.device
+    train, train_images = _pairs(splits.train, parts.decoder, config)
+    dev, dev_images = _pairs(splits.dev, parts.decoder, config)
+
+    def loss(items: Tensor) -> Tensor:
+        embedding = embeddings["train"][train_images[items]].to(device)
+        targets = train.batch(items).to(device)
+        value: Tensor = module(embedding, targets, config.label_smoothing)
+        return value
+
+    @torch.inference_mode()
+    def evaluate() -> dict[str, float]:
+        values = [
+            module(embeddings["dev"][dev_images[items]].to(device), dev.batch(items).to(device))
+            for items in torch.arange(len(dev.lengths)).split(EVALUATION_BATCH)
+        ]
+        scores = score_dev(
+            parts, embeddings["dev"], splits.dev, DecodingOptions(method="greedy"), config
+        )
+        dev_loss = float(torch.stack(values).mean())
+        return {"dev_loss": dev_loss, **scores.as_dict()}
+
+    few = len(splits.dev) < FEW_IMAGES
+    return Stage(
+        name="captioning",
+        module=module,
+        lengths=train.lengths,
+        loss=loss,
+        evaluate=evaluate,
+        judge=lambda measured: -measured["dev_loss"] if few else measured["cider_d"],
+        epochs=config.epochs,
+        learning_rate=config.learning_rate,
+    )
+
+
+def _pairs(
+    examples: Sequence[Example], decoder: Decoder, config: TrainingConfig
+) -> tuple[PaddedTexts, Tensor]:
+    """Each caption of each image, and the index of its image `(N,)`."""
+    pairs = [(i, _clean(c, config)) for i, e in enumerate(examples) for c in e.captions]
+    texts = _tokens([caption for _, caption in pairs], decoder, config)
+    return texts, torch.tensor([image for image, _ in pairs])
+
+
+def score_dev(
+    parts: Parts,
+    embeddings: Tensor,
+    examples: Sequence[Example],
+    options: DecodingOptions,
+    config: TrainingConfig,
+) -> Scores:
+    """Caption dev from its embeddings and score the best candidates."""
+    texts = []
+    with torch.inference_mode():
+        for batch in embeddings.split(EVALUATION_BATCH):
+            prefix = parts.mapper(batch.to(parts.decoder.model.device))
+            found = search(parts.decoder.model, prefix, parts.decoder.end_of_text_id, options)
+            texts += [parts.decoder.text(candidates[0].token_ids) for candidates in found]
+    return score(texts, [example.captions for example in examples])
+
+
+def _clean(caption: str, config: TrainingConfig) -> str:
+    return clean(caption, lowercase=config.lowercase)
+
+
+def _without_folders(config: TrainingConfig) -> dict[str, Any]:
+    """The configuration as it is published: files by their names, no path of this machine."""
+    published: dict[str, Any] = json.loads(config.model_dump_json())
+    for field in ("start_from", "encoder", "pretrain_text"):
+        if published[field]:
+            published[field] = Path(published[field]).name
+    return published
+
+
+def _save(
+    out: Path,
+    parts: Parts,
+    config: TrainingConfig,
+    splits: Splits,
+    history: dict[str, Any],
+    scores: Scores,
+) -> None:
+    bundle_config = BundleConfig(
+        name=config.name,
+        encoder=parts.encoder.source,
+        decoder=config.decoder,
+        mapper=parts.mapper.config,
+        normalize_embedding=config.normalize_embedding,
+        stop_token=parts.decoder.tokenizer.eos_token or END_OF_TEXT,
+        presentation=config.presentation,
+        decoding=config.decoding,
+        licence=config.licence,
+        provenance={
+            "config": _without_folders(config),
+            "train_images": len(splits.train),
+            "dev_images": len(splits.dev),
+            "dev_scores": scores.as_dict(),
+            "history": history,
+        },
+    )
+    card = model_card(bundle_config)
+    bundles.save(
+        out,
+        bundle_config,
+        encoder=parts.encoder,
+        decoder=parts.decoder,
+        mapper=parts.mapper,
+        card=card,
+    )
