@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from pydantic import Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from captioning.errors import SettingsError
 
 PREFIX = "CAPTIONING_"
 SECRETS_DIR = Path("/run/secrets")
+MODEL_NAME = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?"
 UNIX_SOCKET_MAX_BYTES = 100  # sun_path holds 104 bytes on macOS, 108 on Linux
 
 
@@ -26,7 +32,12 @@ class Settings(BaseSettings):
     """All settings, validated and frozen. Units are in the names."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        env_ignore_empty=True,  # compose files pass on what is not set as empty
+        allow_inf_nan=False,
     )
 
     data_dir: Path = Field(
@@ -38,7 +49,7 @@ class Settings(BaseSettings):
     )
 
     database_url: str = Field(
-        default_factory=lambda data: f"sqlite:///{data['data_dir']}/captioning.db",
+        default_factory=lambda data: own_database_url(data["data_dir"]),
         description="SQLAlchemy URL: `sqlite:///…` or `postgresql+psycopg://…`.",
     )
     broker_url: str = Field(
@@ -85,18 +96,55 @@ class Settings(BaseSettings):
     @field_validator("data_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().resolve()
+        try:
+            return value.expanduser().resolve()
+        except (OSError, RuntimeError) as error:
+            raise ValueError(str(error)) from error
 
     @field_validator("models", mode="before")
     @classmethod
     def _parse_models(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        entries = [entry.strip() for entry in value.split(",") if entry.strip()]
-        if not entries:
+        pairs = [entry.partition("=") for entry in value.split(",") if entry.strip()]
+        names = [name.strip() for name, _, _ in pairs]
+        if len(set(names)) < len(names):
+            raise ValueError("each model needs a name of its own")
+        sources = [source.strip() for _, _, source in pairs]
+        return {name: source or name for name, source in zip(names, sources, strict=True)}
+
+    @field_validator("models")
+    @classmethod
+    def _named_plainly(cls, value: dict[str, str]) -> dict[str, str]:
+        if not value:
             raise ValueError("name at least one model")
-        pairs = [entry.partition("=") for entry in entries]
-        return {name.strip(): (source.strip() or name.strip()) for name, _, source in pairs}
+        for name in value:
+            if not re.fullmatch(MODEL_NAME, name):
+                raise ValueError(f"{name!r} is no name: use letters, digits, and . _ - inside")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _supported_database(cls, value: str) -> str:
+        try:
+            url = make_url(value)
+        except ArgumentError as error:
+            raise ValueError("it is not a URL") from error
+        if url.drivername not in ("sqlite", "postgresql+psycopg"):
+            raise ValueError(f"use sqlite or postgresql+psycopg, not {url.drivername}")
+        if url.drivername == "sqlite" and url.database in (None, "", ":memory:"):
+            raise ValueError("several processes share it: it must be a file")
+        return value
+
+    @field_validator("broker_url", "storage_url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        scheme, separator, rest = value.partition("://")
+        if not (scheme and separator):
+            raise ValueError("it is not a URL")
+        if scheme == "file" and not rest.startswith("/"):
+            raise ValueError("a file URL needs an absolute path: file:///…")
+        return value
 
     @property
     def default_model(self) -> str:
@@ -106,6 +154,11 @@ class Settings(BaseSettings):
     def embedded_broker(self) -> bool:
         """Whether `captioning run` has to start the broker itself."""
         return self.broker_url == embedded_broker_url(self.data_dir)
+
+
+def own_database_url(data_dir: Path) -> str:
+    # URL.create and quote: a folder may be called "100%" or "#1".
+    return URL.create("sqlite", database=str(data_dir / "captioning.db")).render_as_string()
 
 
 def embedded_socket(data_dir: Path) -> Path:
@@ -119,7 +172,7 @@ def embedded_socket(data_dir: Path) -> Path:
 
 
 def embedded_broker_url(data_dir: Path) -> str:
-    return f"redis+socket://{embedded_socket(data_dir)}"
+    return f"redis+socket://{quote(str(embedded_socket(data_dir)))}"
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -135,8 +188,12 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(_secrets_dir=secrets_dir, **overrides)
     except ValidationError as error:
-        lines = [
-            f"{PREFIX}{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
-            for item in error.errors()
-        ]
-        raise SettingsError("; ".join(lines)) from error
+        # Said of each setting whose default follows from others, when any is wrong.
+        consequence = "default_factory_not_called"
+        wrong = [_line(item) for item in error.errors() if item["type"] != consequence]
+        raise SettingsError("; ".join(wrong)) from error
+
+
+def _line(item: ErrorDetails) -> str:
+    name = "_".join(str(part) for part in item["loc"])
+    return f"{PREFIX}{name.upper()}: {item['msg'].removeprefix('Value error, ')}"
