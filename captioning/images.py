@@ -53,7 +53,6 @@ def normalise(data: bytes, *, max_bytes: int, max_pixels: int) -> NormalisedImag
         raise ImageTooLarge(f"The file is larger than {max_bytes / 1e6:.0f} MB.")
     with _open(data, max_pixels) as opened:
         rgb = _decode(opened)
-    rgb.thumbnail((STORED_SIDE_PX, STORED_SIDE_PX), Image.Resampling.LANCZOS)
     small = rgb.copy()
     small.thumbnail((THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX), Image.Resampling.LANCZOS)
     return NormalisedImage(
@@ -85,20 +84,29 @@ def _decode(image: Image.Image) -> Image.Image:
         # A JPEG decodes straight to the smallest of 1/2, 1/4, 1/8 that is still large enough.
         image.draft("RGB", (STORED_SIDE_PX, STORED_SIDE_PX))
         image.load()
-        return _on_white(ImageOps.exif_transpose(image))
+        # Reduced before all else: a small file may hold 160 MB of pixels, and each further
+        # step at full size would hold them again.
+        reduced = _eight_bits(image)
+        reduced.thumbnail((STORED_SIDE_PX, STORED_SIDE_PX), Image.Resampling.LANCZOS)
+        return _on_white(ImageOps.exif_transpose(reduced))
     except MemoryError:
         raise
     except Exception as error:
         raise ImageUnreadable("The image is damaged or cut off.") from error
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """RGB, or RGBA where anything is transparent: what can be resampled."""
     if image.mode.startswith("I"):  # 16 bits a channel: convert() would clip, not scale
         image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def _as_jpeg(image: Image.Image) -> bytes:
