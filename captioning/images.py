@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import warnings
 from dataclasses import dataclass
 
@@ -25,6 +26,14 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF")
 STORED_SIDE_PX = 1024
 THUMBNAIL_SIDE_PX = 320
 JPEG_QUALITY = 90
+MAX_JPEG_SCANS = 100
+"""A progressive JPEG has ten or so. Each costs a pass over all pixels and may be 60 bytes long:
+a file of a megabyte could keep a core busy for many minutes."""
+
+# What may follow 0xFF between two segments of a JPEG without being a marker: a stuffed byte,
+# a fill byte, a restart.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_END_OF_IMAGE, _START_OF_SCAN = b"\xff\xd9", b"\xff\xda"
 
 # Pillow warns between its limit and twice its limit; here both are refusals.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -76,7 +85,18 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise UnsupportedImageType(f"The file is not an image of type {known}.") from error
     if image.width * image.height > max_pixels:
         raise ImageTooManyPixels(f"{too_many} It has {image.width} x {image.height}.")
+    if image.format in ("JPEG", "MPO") and _count_scans(data) > MAX_JPEG_SCANS:
+        raise ImageUnreadable(f"The JPEG has more than {MAX_JPEG_SCANS} scans.")
     return image
+
+
+def _count_scans(jpeg: bytes) -> int:
+    scans, position = 0, 2
+    while (marker := _JPEG_MARKER.search(jpeg, position)) and marker[0] != _END_OF_IMAGE:
+        scans += marker[0] == _START_OF_SCAN
+        length = jpeg[marker.end() : marker.end() + 2]
+        position = marker.end() + int.from_bytes(length, "big")
+    return scans
 
 
 def _decode(image: Image.Image) -> Image.Image:

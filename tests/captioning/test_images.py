@@ -449,6 +449,19 @@ def test_other_bombs_are_refused_by_their_headers() -> None:
             take(bytes(bomb))
 
 
+def test_a_jpeg_of_endless_scans_is_refused() -> None:
+    whole = encoded(quadrants(), "JPEG", progressive=True)
+    last_scan = whole[whole.rindex(b"\xff\xda") : -2]
+    with pytest.raises(ImageUnreadable, match="scans"):
+        take(whole[:-2] + last_scan * 1000 + b"\xff\xd9")
+
+
+def test_a_video_behind_a_jpeg_is_not_taken_for_scans() -> None:
+    """Phones append one; so does any thumbnail in the metadata hold a scan of its own."""
+    thumbnail = with_segment(photo(), 0xE1, b"Exif\0\0" + photo((8, 8)) + b"\xff\xda" * 200)
+    assert take(thumbnail + b"\xff\xda" * 500)
+
+
 def test_a_webp_bomb_is_refused() -> None:
     still = encoded(Image.new("RGBA", (16, 16), (1, 2, 3, 4)), "WEBP", exif=Image.Exif().tobytes())
     bomb = bytearray(still)
@@ -481,11 +494,12 @@ def test_a_frame_larger_than_its_screen_is_counted() -> None:
 
 MEASURE = """
 import resource, sys
+unit = 1024 if sys.platform == "linux" else 1024**2
 from captioning.images import normalise
 data = sys.stdin.buffer.read()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 normalise(data, max_bytes=20_000_000, max_pixels=40_000_000)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // unit)
 """
 
 
