@@ -73,6 +73,21 @@ def normalise(data: bytes, *, max_bytes: int, max_pixels: int) -> NormalisedImag
     )
 
 
+def as_file(image: Image.Image) -> bytes:
+    """An image of a Python program as a file to upload: reduced and upright already, so that
+    neither its mode nor the size of a file that never was can be in the way.
+
+    Raises: ImageUnreadable.
+    """
+    try:
+        copy = image.copy()
+    except OSError as error:  # opened from a file, and read only now
+        raise ImageUnreadable("The image is damaged or cut off.") from error
+    buffer = io.BytesIO()
+    _decode(copy).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def _open(data: bytes, max_pixels: int) -> Image.Image:
     """Read the header only: the format and the size are known before any pixel is decoded."""
     too_many = f"The image has more than {max_pixels / 1e6:.0f} million pixels."

@@ -104,10 +104,21 @@ def live_workers(session: Session) -> Sequence[Worker]:
     return session.scalars(select(Worker).where(seen).order_by(Worker.id)).all()
 
 
+def served_models(session: Session) -> set[str]:
+    """The models that some live worker has loaded."""
+    return {model for worker in live_workers(session) for model in worker.models}
+
+
 def abandoned_images(session: Session, *, older_than_s: float, limit: int) -> Sequence[Image]:
     """Images whose upload died before a job referred to them."""
     query = select(Image).where(Image.stored_at.is_(None), Image.created_at < db_now(-older_than_s))
     return session.scalars(query.order_by(Image.created_at).limit(limit)).all()
+
+
+def pending_images(session: Session, image_ids: Collection[str]) -> Sequence[Image]:
+    """Those of the images that no job refers to."""
+    query = select(Image).where(Image.id.in_(image_ids), Image.stored_at.is_(None))
+    return session.scalars(query).all()
 
 
 def delete_pending_images(session: Session, image_ids: Collection[str]) -> None:

@@ -6,7 +6,6 @@ store, insert and ring in the same order (see `_store`, which is where nothing g
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -27,13 +26,12 @@ from captioning.errors import (
     TooManyImages,
     UnknownModel,
 )
-from captioning.images import NormalisedImage, normalise
+from captioning.images import NormalisedImage, as_file, normalise
 from captioning.jobs import JobOptions
 from captioning.models import Batch, Decoding, Image, Job, JobStatus
 from captioning.settings import Settings, load_settings
 from captioning.storage import Storage
 
-Photo = str | Path | bytes | BinaryIO | PILImage.Image
 FIRST_POLL_S = 0.02
 LAST_POLL_S = 0.5
 
@@ -50,6 +48,9 @@ class Upload:
         name = self.filename.replace("\\", "/").rsplit("/", 1)[-1]
         printable = "".join(c for c in name if c.isprintable())
         return printable[:255] or "photograph"
+
+
+Photo = str | Path | bytes | BinaryIO | PILImage.Image | Upload
 
 
 @dataclass(frozen=True)
@@ -201,11 +202,17 @@ class Queue:
         return tuple(job.id for job in queued)
 
     def discard(self, images: Sequence[Image]) -> None:
-        """Remove the bytes, then the rows, of images that no job refers to."""
-        for image in images:
+        """Remove the bytes, then the rows, of those images that no job refers to.
+
+        The tables are asked again: a commit that was reported as failed may have succeeded.
+        """
+        with self.database.read() as session:
+            pending = queries.pending_images(session, [image.id for image in images])
+        for image in pending:
             self.storage.delete([image.key, image.thumbnail_key])
-        with self.database.write() as session:
-            queries.delete_pending_images(session, [image.id for image in images])
+        if pending:
+            with self.database.write() as session:
+                queries.delete_pending_images(session, [image.id for image in pending])
 
 
 class AllRejected(ImageRejected):
@@ -265,6 +272,8 @@ def connect(
 
 
 def _as_upload(photo: Photo) -> Upload:
+    if isinstance(photo, Upload):
+        return photo
     if isinstance(photo, str | Path):
         path = Path(photo)
         try:
@@ -274,7 +283,6 @@ def _as_upload(photo: Photo) -> Upload:
     if isinstance(photo, bytes):
         return Upload("photograph", photo)
     if isinstance(photo, PILImage.Image):
-        buffer = io.BytesIO()
-        photo.save(buffer, "PNG")
-        return Upload("photograph.png", buffer.getvalue())
-    return Upload(Path(getattr(photo, "name", "photograph")).name, photo.read())
+        return Upload("photograph.png", as_file(photo))
+    name = getattr(photo, "name", None)  # a number, where the file was opened by one
+    return Upload(Path(name).name if isinstance(name, str) else "photograph", photo.read())
