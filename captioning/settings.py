@@ -73,10 +73,16 @@ class Settings(BaseSettings):
         default=40_000_000, gt=0, description="Largest width x height that is decoded."
     )
     max_images_per_upload: int = Field(default=100, gt=0, description="Most images in one upload.")
+    max_upload_bytes: int = Field(
+        default=250_000_000, gt=0, description="Largest upload, all its files together, in bytes."
+    )
     max_captions: int = Field(
         default=5, gt=0, description="Most candidate captions that one job may ask for."
     )
 
+    web_threads: int = Field(
+        default=16, ge=2, description="Requests that the web server answers at once."
+    )
     batch_size: int = Field(
         default=8, gt=0, description="Most images in one micro-batch, one pass of the model."
     )
