@@ -1,0 +1,53 @@
+"""The web side: pages for people, `/api/v1` for programs. It takes photographs in and shows
+what became of them; captions are made elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apiflask import APIFlask
+
+from captioning.queue import Queue
+from captioning.settings import Settings, load_settings
+from web import api, health, media, pages, problems, security, waiting
+from web.api.schemas import ProblemBody
+
+FORM_FIELDS_MAX_BYTES = 100_000
+
+
+def create_app(settings: Settings | None = None) -> APIFlask:
+    """An application around one Queue, which connects on first use.
+
+    Raises: SettingsError, when the settings are read from the environment.
+    """
+    settings = settings or load_settings()
+    app = APIFlask(
+        "web",
+        title="Captioning",
+        version="1",
+        spec_path="/api/openapi.json",
+        docs_path=None,  # APIFlask's page loads from a CDN
+        json_errors=False,  # problems.py answers every error
+    )
+    app.config.update(_limits(settings))
+    app.config.update(
+        HTTP_ERROR_SCHEMA=ProblemBody.model_json_schema(),
+        VALIDATION_ERROR_SCHEMA=ProblemBody.model_json_schema(),
+        AUTO_404_RESPONSE=False,  # it knows <int:id> only
+    )
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's own provider has it
+    app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
+    app.extensions["captioning"] = Queue(settings)
+    app.extensions["captioning.waiting"] = waiting.Seats(settings.web_threads // 2)
+    for part in (problems, security, health, media, api, pages):
+        part.init_app(app)
+    return app
+
+
+def _limits(settings: Settings) -> dict[str, Any]:
+    return {
+        "MAX_CONTENT_LENGTH": settings.max_upload_bytes,
+        "MAX_FORM_MEMORY_SIZE": FORM_FIELDS_MAX_BYTES,
+        # Room for one upload that is too large by its count of files, so that it is told so.
+        "MAX_FORM_PARTS": settings.max_images_per_upload * 2 + 50,
+    }

@@ -1,0 +1,76 @@
+"""`python -m web`: serves the application with gunicorn, one process with many threads, until
+SIGTERM or SIGINT. Requests in hand are finished first."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+
+from captioning.errors import SettingsError
+from captioning.settings import Settings, load_settings
+from web import create_app
+
+GRACEFUL_TIMEOUT_S = 10
+BACKLOG = 512
+
+
+class Server(BaseApplication):  # type: ignore[misc]  # gunicorn publishes no types
+    """gunicorn around our application, without its command line and configuration files."""
+
+    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+        self._settings = settings
+        self._listener = listener
+        super().__init__()
+
+    def load_config(self) -> None:
+        memory = Path("/dev/shm")  # noqa: S108  # a heartbeat file on a busy disk can block
+        options: dict[str, Any] = {
+            "bind": f"fd://{self._listener.fileno()}",
+            "workers": 1,
+            "worker_class": "gthread",
+            "threads": self._settings.web_threads,
+            "graceful_timeout": GRACEFUL_TIMEOUT_S,
+            "worker_tmp_dir": str(memory) if os.access(memory, os.W_OK) else None,
+            "control_socket_disable": True,  # it would write to the home folder
+            "loglevel": "warning",
+        }
+        for name, value in options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        return create_app(self._settings)  # in the worker process, after the fork
+
+
+def main() -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        settings = load_settings()
+        listener = _listen(settings.host, settings.port)
+    except (SettingsError, OSError) as error:
+        print(f"web: {error}", file=sys.stderr)
+        return 1
+    with listener:
+        Server(settings, listener).run()
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bound here and not by gunicorn, which tries a port in use for five seconds.
+
+    Raises: OSError that says which address and why.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address, family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

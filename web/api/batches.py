@@ -1,0 +1,44 @@
+"""Many photographs in one request. A bad one spoils no other."""
+
+from __future__ import annotations
+
+from apiflask import APIBlueprint
+
+from captioning import queries
+from web.api.schemas import BatchBody, BatchForm, batch_body
+from web.current import queue
+from web.intake import sent_files, uploads
+
+bp = APIBlueprint("batches", __name__, tag="Batches")
+
+
+@bp.post("/batches")
+@bp.input(BatchForm, location="form_and_files", arg_name="form")
+@bp.output(BatchBody, status_code=202)
+@bp.doc(responses=[400, 413, 503])
+def create(form: BatchForm) -> tuple[BatchBody, int, dict[str, str]]:
+    """Queue several photographs.
+
+    Each that cannot be captioned is named in `rejected` with its reason; if that is every
+    one of them, nothing is kept and the answer is 422.
+    """
+    options = queue().options(form.model, form.decoding, form.num_captions)
+    submission = queue().submit_many(uploads(sent_files("images")), options)
+    body = _read(submission.batch_id)
+    return body, 202, {"Location": body.links["self"], "Retry-After": "1"}
+
+
+@bp.get("/batches/<batch_id>")
+@bp.output(BatchBody)
+@bp.doc(responses=[404, 503])
+def show(batch_id: str) -> BatchBody:
+    """Read a batch and its jobs."""
+    return _read(batch_id)
+
+
+def _read(batch_id: str) -> BatchBody:
+    with queue().database.read() as session:
+        batch = queries.get_batch(session, batch_id)
+        jobs = queries.batch_jobs(session, batch_id)
+        progress = queries.batch_progress(session, batch_id)
+    return batch_body(batch, list(jobs), progress)

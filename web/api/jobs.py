@@ -1,0 +1,73 @@
+"""One photograph in, one caption out."""
+
+from __future__ import annotations
+
+from apiflask import APIBlueprint
+
+from captioning import queries
+from captioning.errors import NoImage, TooManyImages
+from captioning.models import Job
+from web import cursors
+from web.api.schemas import JobBody, JobForm, JobsBody, JobsQuery, WaitQuery, job_body, jobs_body
+from web.current import queue
+from web.intake import sent_files, uploads
+from web.waiting import wait_for
+
+RETRY_AFTER = {"Retry-After": "1"}
+
+bp = APIBlueprint("jobs", __name__, tag="Jobs")
+
+
+@bp.post("/jobs")
+@bp.input(JobForm, location="form_and_files", arg_name="form")
+@bp.output(JobBody, status_code=202)
+@bp.doc(responses=[400, 413, 415, 503])
+def create(form: JobForm) -> tuple[JobBody, int, dict[str, str]]:
+    """Queue one photograph.
+
+    Answered at once; `Location` is where the outcome will be.
+    """
+    parts = sent_files("image")
+    if not parts:
+        raise NoImage("Send the photograph as a file in the field 'image'.")
+    if len(parts) > 1:
+        raise TooManyImages("Send one photograph, or several to /api/v1/batches.")
+    (upload,) = uploads(parts)
+    handle = queue().submit(
+        upload, model=form.model, decoding=form.decoding, num_captions=form.num_captions
+    )
+    body = job_body(handle.read())
+    return body, 202, {"Location": body.links["self"], **RETRY_AFTER}
+
+
+@bp.get("/jobs/<job_id>")
+@bp.input(WaitQuery, location="query", arg_name="query")
+@bp.output(JobBody)
+@bp.doc(responses=[404, 503])
+def show(job_id: str, query: WaitQuery) -> tuple[JobBody, int, dict[str, str]]:
+    """Read a job, waiting for its outcome if asked to."""
+    wait_for(job_id, query.wait)
+    with queue().database.read() as session:
+        job = queries.get_job(session, job_id)
+    return job_body(job), 200, _retry_after(job)
+
+
+@bp.get("/jobs")
+@bp.input(JobsQuery, location="query", arg_name="query")
+@bp.output(JobsBody)
+@bp.doc(responses=[503])
+def index(query: JobsQuery) -> JobsBody:
+    """List jobs, newest first."""
+    with queue().database.read() as session:
+        jobs = queries.list_jobs(
+            session,
+            limit=query.limit + 1,
+            before=cursors.decode(query.cursor) if query.cursor else None,
+            status=query.status,
+            batch_id=query.batch,
+        )
+    return jobs_body(list(jobs), query)
+
+
+def _retry_after(job: Job) -> dict[str, str]:
+    return {} if job.finished_at else RETRY_AFTER

@@ -1,0 +1,215 @@
+"""The bodies of `/api/v1`, and how they are made of rows."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from apiflask.fields import UploadFile
+from flask import url_for
+from pydantic import BaseModel, ConfigDict, Field
+
+from captioning.models import Batch, Decoding, Job, JobStatus
+from captioning.queries import Progress
+from web import cursors
+from web.waiting import MAX_WAIT_S
+
+
+class _Options(BaseModel):
+    """What may be chosen beside the images; a field of another name is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(None, description="A name from GET /api/v1/models.")
+    decoding: Decoding = Decoding.BEAM
+    num_captions: int = Field(1, ge=1, description="Candidates, best first (beam search only).")
+
+
+# The files themselves are read by web/intake.py, which limits each: here they are documented.
+class JobForm(_Options):
+    image: UploadFile | None = None
+
+
+class BatchForm(_Options):
+    images: list[UploadFile] | None = None
+
+
+class WaitQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    wait: float = Field(0, ge=0, le=MAX_WAIT_S, description="Seconds to wait for the outcome.")
+
+
+class JobsQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    status: JobStatus | None = None
+    batch: str | None = None
+    limit: int = Field(20, ge=1, le=100)
+    cursor: str | None = None
+
+
+class CaptionBody(BaseModel):
+    text: str
+    mean_log_probability: float = Field(description="Nats per token; nearer to 0 is surer.")
+    model_revision: str
+
+
+class ErrorBody(BaseModel):
+    code: str
+    message: str
+
+
+class ImageBody(BaseModel):
+    url: str
+    thumbnail_url: str
+    filename: str
+    width: int
+    height: int
+
+
+class JobBody(BaseModel):
+    id: str
+    status: JobStatus
+    model: str
+    decoding: Decoding
+    num_captions: int
+    caption: str | None = Field(description="The best candidate's text.")
+    captions: list[CaptionBody]
+    error: ErrorBody | None
+    image: ImageBody
+    batch_id: str | None
+    attempts: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    links: dict[str, str]
+
+
+class JobsBody(BaseModel):
+    jobs: list[JobBody]
+    next_cursor: str | None
+    next: str | None = Field(description="Where the next page is.")
+
+
+class ProgressBody(BaseModel):
+    total: int
+    finished: int
+    queued: int = 0
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+
+class RejectionBody(BaseModel):
+    filename: str
+    code: str
+    message: str
+
+
+class BatchBody(BaseModel):
+    id: str
+    progress: ProgressBody
+    jobs: list[JobBody]
+    rejected: list[RejectionBody]
+    created_at: datetime
+    links: dict[str, str]
+
+
+class ModelBody(BaseModel):
+    name: str
+    default: bool
+    available: bool = Field(description="Whether a worker serves it just now.")
+
+
+class ModelsBody(BaseModel):
+    models: list[ModelBody]
+
+
+class ProblemBody(BaseModel):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+
+
+def job_body(job: Job) -> JobBody:
+    captions = [
+        CaptionBody(
+            text=caption.text,
+            mean_log_probability=caption.mean_log_probability,
+            model_revision=caption.model_revision,
+        )
+        for caption in job.captions
+    ]
+    error = (
+        ErrorBody(code=job.error_code, message=job.error_message or "") if job.error_code else None
+    )
+    return JobBody(
+        id=job.id,
+        status=JobStatus(job.status),
+        model=job.model,
+        decoding=Decoding(job.decoding),
+        num_captions=job.num_captions,
+        caption=captions[0].text if captions else None,
+        captions=captions,
+        error=error,
+        image=_image_body(job),
+        batch_id=job.batch_id,
+        attempts=job.attempts,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        links=_job_links(job),
+    )
+
+
+def jobs_body(jobs: list[Job], query: JobsQuery) -> JobsBody:
+    """A page of at most `limit` of the jobs; one more than that says that there is another."""
+    shown = jobs[: query.limit]
+    cursor = cursors.encode(shown[-1].id) if len(jobs) > len(shown) else None
+    parameters = {**query.model_dump(mode="json", exclude_none=True), "cursor": cursor}
+    return JobsBody(
+        jobs=[job_body(job) for job in shown],
+        next_cursor=cursor,
+        next=url_for("jobs.index", **parameters) if cursor else None,
+    )
+
+
+def batch_body(batch: Batch, jobs: list[Job], progress: Progress) -> BatchBody:
+    counts = {status.value: count for status, count in progress.by_status.items()}
+    return BatchBody(
+        id=batch.id,
+        progress=ProgressBody(total=progress.total, finished=progress.finished, **counts),
+        jobs=[job_body(job) for job in jobs],
+        rejected=[RejectionBody(**rejection) for rejection in batch.rejected],
+        created_at=batch.created_at,
+        links={
+            "self": url_for("batches.show", batch_id=batch.id),
+            "page": url_for("pages.batch", batch_id=batch.id),
+        },
+    )
+
+
+def _image_body(job: Job) -> ImageBody:
+    image = job.image
+    return ImageBody(
+        url=url_for("media.image", image_id=image.id),
+        thumbnail_url=url_for("media.thumbnail", image_id=image.id),
+        filename=image.filename,
+        width=image.width,
+        height=image.height,
+    )
+
+
+def _job_links(job: Job) -> dict[str, str]:
+    links = {
+        "self": url_for("jobs.show", job_id=job.id),
+        "page": url_for("pages.job", job_id=job.id),
+    }
+    if job.batch_id:
+        links["batch"] = url_for("batches.show", batch_id=job.batch_id)
+    return links

@@ -1,0 +1,16 @@
+"""The pages for people. Each works without JavaScript; htmx makes captions appear as they
+land."""
+
+from __future__ import annotations
+
+from apiflask import APIFlask
+
+from web.pages import batches, gallery, jobs, looks, upload
+from web.pages.blueprint import bp
+
+__all__ = ["batches", "gallery", "init_app", "jobs", "upload"]
+
+
+def init_app(app: APIFlask) -> None:
+    looks.init_app(app)
+    app.register_blueprint(bp)

@@ -1,0 +1,56 @@
+"""The batch page: captions appear on it as they land."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flask import render_template, request
+from flask.typing import ResponseReturnValue
+
+from captioning import queries
+from captioning.models import Batch, Job
+from captioning.queries import Progress
+from web.current import queue
+from web.pages.blueprint import bp
+from web.pages.looks import mark
+
+
+@dataclass(frozen=True)
+class BatchView:
+    """One consistent look at a batch."""
+
+    batch: Batch
+    jobs: tuple[Job, ...]
+    progress: Progress
+    served: bool  # does a live worker have the model?
+
+    @property
+    def marks(self) -> str:
+        return "".join(mark(job) for job in self.jobs)
+
+
+@bp.get("/batches/<batch_id>")
+def batch(batch_id: str) -> ResponseReturnValue:
+    return render_template("batch.html", view=_look(batch_id))
+
+
+@bp.get("/batches/<batch_id>/progress")
+def batch_progress(batch_id: str) -> ResponseReturnValue:
+    """The fragment that a batch page asks for every second, until nothing is left to come.
+
+    `shown` holds the marks of the cards as they are on the page; the cards that differ come
+    along out of band, and the rest of the page is left alone.
+    """
+    view = _look(batch_id)
+    shown = request.args.get("shown", "").ljust(len(view.jobs))
+    changed = [job for job, before in zip(view.jobs, shown, strict=False) if mark(job) != before]
+    return render_template("fragments/batch_progress.html", view=view, changed=changed)
+
+
+def _look(batch_id: str) -> BatchView:
+    with queue().database.read() as session:
+        batch = queries.get_batch(session, batch_id)
+        jobs = tuple(queries.batch_jobs(session, batch_id))
+        progress = queries.batch_progress(session, batch_id)
+        served = queries.served_models(session)
+    return BatchView(batch, jobs, progress, {job.model for job in jobs} <= served)

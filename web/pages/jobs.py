@@ -1,0 +1,63 @@
+"""The job page: one photograph, its candidates, and what can still be done."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from flask import redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from werkzeug import Response
+
+from captioning import jobs, queries
+from captioning.models import Job
+from web.current import queue
+from web.pages.blueprint import bp
+from web.pages.looks import mark
+
+
+@bp.get("/jobs/<job_id>")
+def job(job_id: str) -> ResponseReturnValue:
+    job, served = _look(job_id)
+    return render_template("job.html", job=job, served=served)
+
+
+@bp.get("/jobs/<job_id>/outcome")
+def job_outcome(job_id: str) -> ResponseReturnValue:
+    """The fragment that an unfinished job's page asks for every second; 204 while nothing
+    has changed leaves the page alone."""
+    job, served = _look(job_id)
+    if request.args.get("shown") == mark(job):
+        return "", HTTPStatus.NO_CONTENT
+    return render_template("fragments/job_outcome.html", job=job, served=served)
+
+
+@bp.post("/jobs/<job_id>/cancel")
+def cancel(job_id: str) -> ResponseReturnValue:
+    with queue().database.write() as session:
+        jobs.cancel(session, job_id)
+    return _back(job_id)
+
+
+@bp.post("/jobs/<job_id>/retry")
+def retry(job_id: str) -> ResponseReturnValue:
+    with queue().database.write() as session:
+        jobs.retry(session, job_id)
+    job, _ = _look(job_id)
+    queue().doorbell.ring(job.model)
+    return _back(job_id)
+
+
+def _look(job_id: str) -> tuple[Job, bool]:
+    with queue().database.read() as session:
+        job = queries.get_job(session, job_id)
+        return job, job.model in queries.served_models(session)
+
+
+def _back(job_id: str) -> Response:
+    """To the page that the button was on."""
+    job, _ = _look(job_id)
+    if request.form.get("from") == "batch" and job.batch_id:
+        target = url_for("pages.batch", batch_id=job.batch_id, _anchor=f"job-{job_id}")
+    else:
+        target = url_for("pages.job", job_id=job_id)
+    return redirect(target, HTTPStatus.SEE_OTHER)

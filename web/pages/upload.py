@@ -1,0 +1,82 @@
+"""The first page: photographs are chosen here, and handed to the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from http import HTTPStatus
+
+from flask import redirect, render_template, request, send_from_directory, url_for
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from captioning import queries
+from captioning.errors import ImageRejected, InvalidOption, InvalidRequest
+from captioning.jobs import JobOptions
+from captioning.models import Decoding
+from captioning.queue import AllRejected, Rejection, Upload
+from web import problems, samples
+from web.current import queue
+from web.intake import sent_files, uploads
+from web.pages.blueprint import bp
+
+
+@bp.get("/")
+def upload() -> ResponseReturnValue:
+    return _page()
+
+
+@bp.post("/")
+def submit() -> ResponseReturnValue:
+    """Answer 303 to the batch, or the page again with what was wrong with each file."""
+    try:
+        return _to_batch(uploads(sent_files("images")), _chosen_options())
+    except AllRejected as error:
+        return _page(str(error), error.rejected), problems.of_domain(error).status
+    except (InvalidRequest, ImageRejected) as error:
+        return _page(str(error)), problems.of_domain(error).status
+    except RequestEntityTooLarge:
+        limit = queue().settings.max_upload_bytes / 1e6
+        message = f"These files are more than {limit:.0f} MB together. Send them in parts."
+        return _page(message), HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+@bp.get("/samples/<name>.jpg")
+def sample(name: str) -> ResponseReturnValue:
+    return send_from_directory(samples.FOLDER, f"{name}.jpg", max_age=24 * 3600)
+
+
+@bp.post("/samples/<name>")
+def try_sample(name: str) -> ResponseReturnValue:
+    photo = Upload(f"{name}.jpg", samples.read(name))
+    return _to_batch([photo], queue().options(None, Decoding.BEAM, 1))
+
+
+def _to_batch(photos: Iterable[Upload], options: JobOptions) -> ResponseReturnValue:
+    submission = queue().submit_many(photos, options)
+    return redirect(url_for("pages.batch", batch_id=submission.batch_id), HTTPStatus.SEE_OTHER)
+
+
+def _chosen_options() -> JobOptions:
+    form = request.form
+    decoding = form.get("decoding", Decoding.BEAM)
+    try:
+        num_captions = int(form.get("num_captions", 1))
+    except ValueError as error:
+        raise InvalidOption("The number of captions must be a number.") from error
+    if decoding == Decoding.GREEDY:
+        num_captions = 1  # as the form says; without JavaScript the choice stays open
+    return queue().options(form.get("model"), decoding, num_captions)
+
+
+def _page(message: str = "", rejected: Iterable[Rejection] = ()) -> str:
+    with queue().database.read() as session:
+        served = queries.served_models(session)
+    return render_template(
+        "upload.html",
+        settings=queue().settings,
+        decodings=Decoding,
+        samples=samples.SAMPLES,
+        served=served,
+        message=message,
+        rejected=rejected,
+    )

@@ -1,0 +1,112 @@
+"""Errors as answers: the only table from error types to HTTP statuses.
+
+Programs get RFC 9457 `application/problem+json` with a stable `code`, people get a page.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from apiflask import APIFlask, HTTPError
+from flask import Response, render_template, request
+from werkzeug.exceptions import HTTPException
+
+from captioning import errors
+from captioning.queue import AllRejected
+
+STATUSES: dict[type[Exception], HTTPStatus] = {
+    errors.CaptioningError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.NoImage: HTTPStatus.BAD_REQUEST,
+    errors.TooManyImages: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.ImageRejected: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.ImageEmpty: HTTPStatus.BAD_REQUEST,
+    errors.ImageTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.UnsupportedImageType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.NotFound: HTTPStatus.NOT_FOUND,
+    errors.WrongState: HTTPStatus.CONFLICT,
+    errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+"""A type that is not named has the status of its nearest base."""
+
+RETRY_AFTER_S = 5
+NAMESPACE = "urn:captioning:problem:"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One error, as it is told. `extra` holds members beyond those of RFC 9457."""
+
+    status: int
+    code: str
+    title: str
+    detail: str
+    extra: dict[str, Any] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def init_app(app: APIFlask) -> None:
+    # On the app: a blueprint's handlers miss what goes wrong in routing.
+    app.register_error_handler(errors.CaptioningError, lambda error: answer(of_domain(error)))
+    app.register_error_handler(HTTPException, lambda error: answer(_of_werkzeug(error)))
+    app.register_error_handler(HTTPError, lambda error: answer(_of_validation(error)))
+
+
+def of_domain(error: errors.CaptioningError) -> Problem:
+    status = next(STATUSES[cls] for cls in type(error).__mro__ if cls in STATUSES)
+    extra = {}
+    if isinstance(error, AllRejected):
+        extra["rejected"] = [asdict(rejection) for rejection in error.rejected]
+    headers = {}
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    return Problem(status, error.code, error.title(), str(error), extra, headers)
+
+
+def answer(problem: Problem) -> Response:
+    """The problem in the form that this request's sender can read."""
+    if request.path.startswith("/api/"):
+        response = Response(_as_json(problem), mimetype="application/problem+json")
+    else:
+        response = Response(render_template("problem.html", problem=problem))
+    response.status_code = problem.status
+    response.headers.extend(problem.headers)
+    return response
+
+
+def _of_werkzeug(error: HTTPException) -> Problem:
+    # What went wrong in our own code is logged by Flask and described to nobody.
+    status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+    skipped = ("content-type", "content-length")
+    kept = {name: value for name, value in error.get_headers() if name.lower() not in skipped}
+    return Problem(
+        status, status.name.lower(), status.phrase, error.description or status.phrase, {}, kept
+    )
+
+
+def _of_validation(error: HTTPError) -> Problem:
+    """What APIFlask refuses: `detail` is {where: {field: [messages]}}."""
+    fields = [
+        {"field": name, "message": message}
+        for place in dict(error.detail).values()
+        for name, messages in place.items()
+        for message in messages
+    ]
+    detail = "; ".join(f"{item['field']}: {item['message']}" for item in fields)
+    invalid = errors.InvalidOption
+    return Problem(error.status_code, invalid.code, invalid.title(), detail, {"errors": fields})
+
+
+def _as_json(problem: Problem) -> str:
+    body = {
+        "type": NAMESPACE + problem.code,
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        **problem.extra,
+    }
+    return json.dumps(body, ensure_ascii=False)

@@ -1,0 +1,40 @@
+"""Long polling that cannot starve the site: those who wait hold at most half of the threads.
+
+Who finds no seat is answered at once with the job as it is, and asks again.
+"""
+
+from __future__ import annotations
+
+from threading import BoundedSemaphore
+
+from flask import current_app
+
+from captioning.queue import JobHandle
+from web.current import queue
+
+MAX_WAIT_S = 20
+
+
+class Seats:
+    """A limited number of places to wait."""
+
+    def __init__(self, count: int) -> None:
+        self._free = BoundedSemaphore(count)
+
+    def wait(self, job: JobHandle, timeout_s: float) -> None:
+        """Wait until the job has finished or the time is up; no session is open meanwhile.
+
+        Raises: JobNotFound.
+        """
+        if timeout_s <= 0 or not self._free.acquire(blocking=False):
+            return
+        try:
+            job.wait(timeout_s=timeout_s)
+        finally:
+            self._free.release()
+
+
+def wait_for(job_id: str, timeout_s: float) -> None:
+    """Raises: JobNotFound."""
+    seats: Seats = current_app.extensions["captioning.waiting"]
+    seats.wait(JobHandle(queue(), job_id), timeout_s)
