@@ -57,7 +57,9 @@ def sweep(queue: Queue) -> SweepReport | None:
 
 
 def _take_turn(session: Session, period_s: float) -> bool:
-    due = update(Turn).where(Turn.duty == DUTY, Turn.next_at <= db_now())
+    # A turn further away than one period was set by a clock that has been put right since.
+    not_now = Turn.next_at.between(db_now(), db_now(period_s))
+    due = update(Turn).where(Turn.duty == DUTY, ~not_now)
     return session.scalar(due.values(next_at=db_now(period_s)).returning(Turn.duty)) is not None
 
 

@@ -1,0 +1,135 @@
+"""What people ask of the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import event, update
+from sqlalchemy.orm import Session
+
+from captioning import jobs, queries, workers
+from captioning.database import Database, db_now
+from captioning.errors import BatchNotFound, ImageNotFound, JobNotFound, NotFound
+from captioning.models import Batch, Caption, JobStatus, Worker, new_id
+from tests.factories import MODEL, add_job, add_jobs
+
+MADE_UP = ["0" * 32, "", "x", "a\x00b", "\x00" * 32, "'; --", "é" * 32, "A" * 32, "9" * 10_000]
+
+
+@pytest.mark.parametrize("made_up", MADE_UP, ids=ascii)
+@pytest.mark.parametrize(
+    ("get", "error"),
+    [
+        (queries.get_job, JobNotFound),
+        (queries.get_batch, BatchNotFound),
+        (queries.get_image, ImageNotFound),
+    ],
+)
+def test_what_does_not_exist_is_not_found_whatever_it_is_called(
+    database: Database, get: Callable[[Session, str], object], error: type[NotFound], made_up: str
+) -> None:
+    with database.read() as session, pytest.raises(error):
+        get(session, made_up)
+
+
+def test_pages_are_newest_first_and_meet_without_overlap(database: Database) -> None:
+    made = add_jobs(database, 7)
+    seen: list[str] = []
+    while True:
+        with database.read() as session:
+            page = queries.list_jobs(session, limit=3, before=seen[-1] if seen else None)
+        if not page:
+            break
+        seen += [job.id for job in page]
+    assert seen == made[::-1]
+
+
+def test_lists_are_filtered(database: Database) -> None:
+    with database.write() as session:
+        batch = Batch(rejected=[])
+        session.add(batch)
+        session.flush()
+        ours = add_job(session, batch_id=batch.id)
+        failed = add_job(session, JobStatus.FAILED, batch_id=batch.id)
+        add_job(session, JobStatus.FAILED)
+    with database.read() as session:
+        both = queries.list_jobs(session, limit=10, batch_id=batch.id)
+        one = queries.list_jobs(session, limit=10, batch_id=batch.id, status=JobStatus.FAILED)
+        progress = queries.batch_progress(session, batch.id)
+    assert [job.id for job in both] == [failed, ours]
+    assert [job.id for job in one] == [failed]
+    assert progress.by_status == {JobStatus.QUEUED: 1, JobStatus.FAILED: 1}
+    assert (progress.total, progress.finished, progress.done) == (2, 1, False)
+
+
+@pytest.mark.parametrize("made_up", MADE_UP, ids=ascii)
+def test_a_made_up_cursor_or_batch_lists_nothing_and_breaks_nothing(
+    database: Database, made_up: str
+) -> None:
+    add_jobs(database, 1)
+    with database.read() as session:
+        assert list(queries.list_jobs(session, limit=5, before=made_up)) == []
+        assert list(queries.list_jobs(session, limit=5, batch_id=made_up)) == []
+
+
+def test_captions_come_best_first(database: Database) -> None:
+    (job_id,) = add_jobs(database, 1, status=JobStatus.SUCCEEDED)
+    with database.write() as session:
+        for rank in (2, 0, 1):
+            caption = Caption(
+                job_id=job_id, rank=rank, text=f"{rank}", mean_log_probability=-1, model_revision=""
+            )
+            session.add(caption)
+    with database.read() as session:
+        assert [c.text for c in queries.get_job(session, job_id).captions] == ["0", "1", "2"]
+
+
+def test_claimable_is_what_a_worker_could_claim_now(database: Database) -> None:
+    with database.write() as session:
+        for _ in range(5):
+            add_job(session)
+        add_job(session, available_at=db_now(60))
+        add_job(session, JobStatus.RUNNING)
+        add_job(session, model="other")
+    with database.read() as session:
+        assert queries.count_claimable(session, MODEL, at_most=100) == 5
+        assert queries.count_claimable(session, MODEL, at_most=3) == 3
+        assert queries.count_claimable(session, "none", at_most=3) == 0
+
+
+def test_live_workers_were_seen_lately(database: Database) -> None:
+    living, silent = new_id(), new_id()
+    with database.write() as session:
+        for worker_id in (living, silent):
+            workers.register(session, worker_id, name="1@host", models=[MODEL])
+        long_ago = db_now(-queries.WORKER_SILENT_S - 1)
+        session.execute(update(Worker).where(Worker.id == silent).values(seen_at=long_ago))
+    with database.read() as session:
+        assert [worker.id for worker in queries.live_workers(session)] == [living]
+
+
+def test_an_empty_batch_is_done(database: Database) -> None:
+    with database.read() as session:
+        progress = queries.batch_progress(session, new_id())
+    assert (progress.total, progress.done) == (0, True)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_claim_finds_the_head_of_the_queue_by_its_index(database: Database) -> None:
+    """On PostgreSQL the planner is right to read so small a table whole."""
+    statements: list[tuple[str, tuple[object, ...]]] = []
+
+    @event.listens_for(database.engine, "before_cursor_execute")
+    def _note(*args: Any) -> None:
+        statements.append((args[2], args[3]))
+
+    add_jobs(database, 3)
+    statements.clear()
+    with database.write() as session:
+        jobs.claim(session, MODEL, limit=2, lease_s=60)
+    head = next(found for found in statements if found[0].startswith("SELECT"))
+    with database.engine.connect() as connection:
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {head[0]}", head[1]).all()
+    assert "ix_job_queued" in str(plan)
