@@ -69,6 +69,12 @@ def batch_progress(session: Session, batch_id: str) -> Progress:
     return Progress(sum(by_status.values()), by_status)
 
 
+def count_by_status(session: Session) -> dict[JobStatus, int]:
+    """How many jobs there are in each state; states without a job are left out."""
+    rows = session.execute(select(Job.status, func.count()).group_by(Job.status)).all()
+    return {JobStatus(status): count for status, count in rows}
+
+
 def list_jobs(
     session: Session,
     *,

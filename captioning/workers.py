@@ -29,3 +29,8 @@ def deregister(session: Session, worker_id: str) -> None:
 
 def forget_dead(session: Session) -> None:
     session.execute(delete(Worker).where(Worker.seen_at < db_now(-FORGET_AFTER_S)))
+
+
+def forget_host(session: Session, host: str) -> None:
+    """Forget the workers of a machine. Those that live report themselves again."""
+    session.execute(delete(Worker).where(Worker.name.endswith(f"@{host}", autoescape=True)))

@@ -1,0 +1,176 @@
+"""The `captioning` command. Each subcommand imports what it needs when it runs, so that
+`--help` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from captioning.queue import Queue
+    from captioning.settings import Settings
+
+
+def _one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """What can go wrong is said in one line; a traceback means a bug."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        from captioning.errors import CaptioningError
+
+        try:
+            command(*args, **kwargs)
+        except CaptioningError as error:
+            raise click.ClickException(str(error)) from error
+
+    return wrapped
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="captioning")
+def main() -> None:
+    """Caption photographs: run the service, hand in photographs, see how it is doing.
+
+    Settings come from the environment as CAPTIONING_…: see docs/configuration.md.
+    """
+
+
+@main.command()
+@_one_line_errors
+def run() -> None:
+    """Run the whole service on this machine, until Ctrl-C."""
+    from captioning.local import launch
+    from captioning.settings import load_settings
+
+    launch.run(load_settings(), _say)
+
+
+@main.command()
+@_one_line_errors
+def migrate() -> None:
+    """Bring the database to the newest schema."""
+    from captioning.database import Database
+    from captioning.migrate import migrate
+    from captioning.settings import load_settings
+
+    settings = load_settings()
+    if _owns_database(settings):
+        _make_folder(settings)
+    database = Database(settings.database_url)
+    migrate(database)
+    database.close()
+    click.echo("The database is at the newest schema.")
+
+
+@main.command()
+def web() -> None:
+    """Run one web server in the foreground."""
+    _become("web")
+
+
+@main.command()
+def worker() -> None:
+    """Run one worker in the foreground."""
+    _become("worker")
+
+
+@main.command()
+@click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
+@click.option("--model", help="One of the models on offer.  [default: the first]")
+@click.option(
+    "--decoding", type=click.Choice(["beam", "greedy"]), default="beam", show_default=True
+)
+@click.option("--num-captions", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--wait", is_flag=True, help="Wait, and print photo<TAB>caption.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0),
+    default=300,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for all of them.",
+)
+@click.option("--jsonl", is_flag=True, help="Print one JSON object for each photograph.")
+@_one_line_errors
+def submit(photos: tuple[str, ...], **choices: Any) -> None:
+    """Hand in photographs. Prints a job id for each, in the order given.
+
+    A photograph that cannot be read or captioned is reported and the others go on; the exit
+    code is then 1.
+    """
+    from captioning import shell
+
+    with _connected() as queue:
+        well = shell.submit(queue, photos, **choices)
+    sys.exit(0 if well else 1)
+
+
+@main.command()
+@click.argument("job", required=False)
+@_one_line_errors
+def status(job: str | None) -> None:
+    """How the service is doing, or how a JOB is."""
+    from captioning import shell
+
+    with _connected() as queue, queue.database.read() as session:
+        lines = shell.job_status(session, job) if job else shell.service_status(session)
+        for line in lines:
+            click.echo(line)
+
+
+@contextmanager
+def _connected() -> Iterator[Queue]:
+    from captioning import connect
+    from captioning.errors import DatabaseUnavailable
+    from captioning.migrate import require_current
+
+    queue = connect()
+    try:
+        if _owns_database(queue.settings) and not queue.settings.data_dir.is_dir():
+            raise DatabaseUnavailable(
+                f"No service has run in {queue.settings.data_dir}: start one by `captioning run`, "
+                "or say by CAPTIONING_DATA_DIR where it runs."
+            )
+        require_current(queue.database)
+        yield queue
+    finally:
+        queue.close()
+
+
+def _owns_database(settings: Settings) -> bool:
+    from captioning.settings import own_database_url
+
+    return settings.database_url == own_database_url(settings.data_dir)
+
+
+def _make_folder(settings: Settings) -> None:
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {error.strerror}") from error
+
+
+def _become(module: str) -> None:
+    """Replace this process: signals and exit code are the module's own."""
+    from captioning.local.launch import module_command
+
+    command = module_command(module)
+    os.execv(command[0], command)  # noqa: S606  (no shell is wanted)
+
+
+def _say(line: str) -> None:
+    try:
+        click.echo(line)
+    except OSError:  # the terminal has gone; the service goes on
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (open for as long as the process)
+
+
+if __name__ == "__main__":
+    main()
