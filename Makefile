@@ -1,0 +1,36 @@
+# Run `make help`. The virtual environment is made and kept up to date by scripts/install.sh.
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-fast check clean venv venv-dev
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
+
+run: venv ## Install what is needed and run the service on http://127.0.0.1:8000
+	@exec $(BIN)/captioning run
+
+test: venv-dev ## Run all tests; sets up all they need, a browser included
+	@CHROMIUM="$$(scripts/chromium.sh)" && export CHROMIUM && exec $(BIN)/python -m pytest $(ARGS)
+
+test-fast: venv-dev ## Run the tests that take no processes, browser or training
+	@exec $(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+check: venv-dev ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean: ## Remove what was built and cached; data/ and runs/ stay
+	rm -rf $(VENV) .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+venv:
+	@scripts/install.sh local
+
+venv-dev:
+	@scripts/install.sh dev
