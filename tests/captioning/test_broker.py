@@ -138,6 +138,7 @@ def test_a_broker_that_is_away_answers_soon(kind: str, tmp_path: Path) -> None:
         assert time.monotonic() - started < SOON_S
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accepts", [True, False])
 def test_a_broker_that_never_answers_does_not_hang_the_upload(accepts: bool) -> None:
     """A firewall or a frozen host: the connection opens, or not even that, and then nothing."""

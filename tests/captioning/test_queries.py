@@ -110,6 +110,31 @@ def test_live_workers_were_seen_lately(database: Database) -> None:
         assert [worker.id for worker in queries.live_workers(session)] == [living]
 
 
+def test_served_models_are_those_of_live_workers(database: Database) -> None:
+    silent = new_id()
+    with database.write() as session:
+        assert queries.served_models(session) == set()
+        workers.register(session, new_id(), name="1@host", models=["a", "b"])
+        workers.register(session, new_id(), name="2@host", models=["b", "c"])
+        workers.register(session, silent, name="3@host", models=["d"])
+        long_ago = db_now(-queries.WORKER_SILENT_S - 1)
+        session.execute(update(Worker).where(Worker.id == silent).values(seen_at=long_ago))
+    with database.read() as session:
+        assert queries.served_models(session) == {"a", "b", "c"}
+
+
+def test_jobs_are_counted_by_status(database: Database) -> None:
+    with database.write() as session:
+        for status in (JobStatus.QUEUED, JobStatus.QUEUED, JobStatus.FAILED):
+            add_job(session, status)
+    with database.read() as session:
+        counted = queries.count_by_status(session)
+    assert {status: count for status, count in counted.items() if count} == {
+        JobStatus.QUEUED: 2,
+        JobStatus.FAILED: 1,
+    }
+
+
 def test_an_empty_batch_is_done(database: Database) -> None:
     with database.read() as session:
         progress = queries.batch_progress(session, new_id())

@@ -100,7 +100,9 @@ def test_waiting_ends_with_the_caption(queue: Queue) -> None:
     assert handle.captions == ["a dog", "an animal"]
 
 
-@pytest.mark.parametrize("kind", ["str", "Path", "bytes", "file", "BytesIO", "unnamed", "PIL"])
+@pytest.mark.parametrize(
+    "kind", ["str", "Path", "bytes", "file", "BytesIO", "unnamed", "PIL", "Upload"]
+)
 def test_a_photograph_may_come_in_many_forms(queue: Queue, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "naïve photo.jpg"
     path.write_bytes(photo((30, 20)))
@@ -114,11 +116,12 @@ def test_a_photograph_may_come_in_many_forms(queue: Queue, tmp_path: Path, kind:
             "file": file,
             "BytesIO": io.BytesIO(path.read_bytes()),
             "unnamed": unnamed,
+            "Upload": Upload("../naïve photo.jpg", path.read_bytes()),
             "PIL": PILImage.open(io.BytesIO(path.read_bytes())),
         }
         image = queue.submit(forms[kind]).read().image
-    named = kind in ("str", "Path", "file")
-    assert image.filename == ("naïve photo.jpg" if named else image.filename)
+    named = kind in ("str", "Path", "file", "Upload")
+    assert named == (image.filename == "naïve photo.jpg")
     assert (image.width, image.height) == (30, 20)
 
 

@@ -216,6 +216,19 @@ def test_a_beat_is_what_keeps_a_worker(database: Database) -> None:
     assert worker.models == ["a", "b"]
 
 
+def test_the_workers_of_one_machine_are_forgotten_and_no_others(database: Database) -> None:
+    names = ["1@box", "2@box", "3@big-box", "4@b_x", "5@boxes"]
+    with database.write() as session:
+        for name in names:
+            workers.register(session, new_id(), name=name, models=[MODEL])
+        workers.forget_host(session, "box")
+        workers.forget_host(session, "b_x")
+        workers.forget_host(session, "%")
+    with database.read() as session:
+        left = session.scalars(select(Worker.name).order_by(Worker.name)).all()
+    assert left == ["3@big-box", "5@boxes"]
+
+
 def test_the_jobs_of_one_model_are_not_swept_into_another(queue: Queue) -> None:
     with queue.database.write() as session:
         ours = add_job(session)

@@ -123,6 +123,7 @@ database.close()
 """
 
 
+@pytest.mark.slow
 def test_migrations_at_once_all_end_well(url: str, bare: Database) -> None:
     """In processes, as web and worker would: Alembic's context is one for each process."""
     command = [sys.executable, "-W", "error", "-c", MIGRATE, url]
