@@ -37,9 +37,9 @@ class Captioner:
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.device = torch.device(chosen)
         bundle.encoder.visual.to(self.device)
-        bundle.decoder.model.to(self.device)
+        bundle.decoder.to(self.device)
         bundle.mapper.to(self.device)
-        self._stop_id = bundle.decoder.tokenizer.convert_tokens_to_ids(bundle.config.stop_token)
+        self._stop_id = bundle.decoder.tokenizer.get_vocab()[bundle.config.stop_token]
 
     @classmethod
     def load(cls, name_or_path: str | Path, device: str | torch.device | None = None) -> Captioner:

@@ -37,14 +37,16 @@ class Decoder:
     def end_of_text_id(self) -> int:
         return int(self.tokenizer.eos_token_id)
 
+    def to(self, device: torch.device) -> None:
+        torch.nn.Module.to(self.model, device)  # the model's own `to` is not typed
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a caption, without end-of-text."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
 
     def text(self, token_ids: list[int]) -> str:
-        decoded: str = self.tokenizer.decode(token_ids, skip_special_tokens=True)
-        return decoded.strip()
+        return str(self.tokenizer.decode(token_ids, skip_special_tokens=True)).strip()
 
     def save(self, folder: Path, dtype: torch.dtype) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +82,8 @@ def load_named(name: str) -> Decoder:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise BundleError(f"decoder {name!r} cannot be loaded: {error}") from error
-    return Decoder(model.eval(), tokenizer)
+    model.train(False)
+    return Decoder(model, tokenizer)
 
 
 def load_folder(folder: Path) -> Decoder:
@@ -97,7 +100,8 @@ def load_folder(folder: Path) -> Decoder:
     except (OSError, ValueError, TypeError) as error:
         raise BundleError(f"{folder}: not a usable GPT-2: {error}") from error
     load_weights(model, folder / WEIGHTS_FILE, tied={TIED: "transformer.wte.weight"})
-    return Decoder(model.eval(), tokenizer)
+    model.train(False)
+    return Decoder(model, tokenizer)
 
 
 def load_weights(

@@ -30,19 +30,12 @@ class Encoder:
 
     visual: nn.Module
     transform: Callable[[Image.Image], Tensor]
+    image_size: tuple[int, int]
+    """Height and width in pixels of what the tower sees."""
+    embedding_dim: int
+    """D."""
     source: str | None
     folder: Path | None
-
-    @property
-    def embedding_dim(self) -> int:
-        """D."""
-        return int(self.visual.output_dim)
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels of what the tower sees."""
-        height, width = self.visual.image_size
-        return int(height), int(width)
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """Upright RGB pixels, resized as the tower was trained: `(3, H, W)`.
@@ -101,14 +94,16 @@ def load_folder(folder: Path) -> Encoder:
 
 def _image_side(model: Any, *, source: str | None, folder: Path | None) -> Encoder:
     visual = model.visual.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    visual.output_dim = _output_dim(visual)
-    transform = image_transform_v2(PreprocessCfg(**visual.preprocess_cfg), is_train=False)
-    return Encoder(visual, transform, source, folder)
-
-
-def _output_dim(visual: nn.Module) -> int:
-    """Not every tower of open_clip says how wide its output is, so one blank image tells."""
     size = visual.image_size
     height, width = size if isinstance(size, tuple | list) else (size, size)
+    # Not every tower of open_clip says how wide its output is, so one blank image tells.
     with torch.inference_mode():
-        return int(visual(torch.zeros(1, 3, height, width)).shape[-1])
+        embedding_dim = visual(torch.zeros(1, 3, height, width)).shape[-1]
+    return Encoder(
+        visual=visual,
+        transform=image_transform_v2(PreprocessCfg(**visual.preprocess_cfg), is_train=False),
+        image_size=(int(height), int(width)),
+        embedding_dim=int(embedding_dim),
+        source=source,
+        folder=folder,
+    )

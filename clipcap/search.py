@@ -46,7 +46,7 @@ class CachedModel:
 
         Shapes: rows, tokens `(N,)` → log-probabilities of the next token `(N, V)`.
         """
-        self._cache.reorder_cache(rows)
+        self._cache.reorder_cache(rows)  # type: ignore[arg-type]  # any integer tensor will do
         return self._forward(input_ids=tokens[:, None])
 
     def _forward(self, **inputs: Tensor) -> Tensor:
@@ -95,83 +95,109 @@ def _greedy(
     return [Hypothesis(ids, total) for ids, total in zip(tokens, sums, strict=True)]
 
 
+@dataclass(frozen=True)
+class _Beam:
+    """One running sequence: its tokens, the sum of their log-probabilities, and the row of the
+    last forward pass that it goes on from."""
+
+    token_ids: list[int]
+    log_probability: float
+    row: int = 0
+
+
 @dataclass
-class _Finished:
-    """The best finished captions of one image so far, at most `limit`."""
+class _ImageSearch:
+    """The beams of one image, and what has finished so far, best first."""
 
-    limit: int
-    kept: list[Hypothesis] = field(default_factory=list)
+    width: int
+    stop_id: int
+    beams: list[_Beam] = field(default_factory=lambda: [_Beam([], 0.0)])
+    finished: list[Hypothesis] = field(default_factory=list)
 
-    def add(self, hypothesis: Hypothesis) -> None:
-        self.kept.append(hypothesis)
-        self.kept.sort(key=lambda h: -h.mean_log_probability)
-        del self.kept[self.limit :]
+    def advance(self, candidates: list[tuple[float, int, int]], first_row: int) -> None:
+        """Replace the beams by their best continuations.
 
-    def cannot_improve(self, best_running: float, length: int) -> bool:
+        `candidates` are (sum of log-probabilities, beam, token), best first; `first_row` is the
+        row of this image's first beam in the forward pass that proposed them.
+        """
+        running: list[_Beam] = []
+        for rank, (value, beam, token) in enumerate(candidates):
+            token_ids = [*self.beams[beam].token_ids, token]
+            if token != self.stop_id:
+                running.append(_Beam(token_ids, value, first_row + beam))
+            elif rank < self.width:
+                self._finish(token_ids, value)
+        self.beams = running[: self.width]
+
+    def end(self) -> None:
+        """Count what still runs as finished: the search has reached its length."""
+        for beam in self.beams:
+            self._finish(beam.token_ids, beam.log_probability)
+        self.beams = []
+
+    @property
+    def done(self) -> bool:
         """Whether no running beam, were it to end now, would enter the list."""
-        full = len(self.kept) == self.limit
-        return full and self.kept[-1].mean_log_probability >= best_running / length
+        if not self.beams:
+            return True
+        best = Hypothesis(self.beams[0].token_ids, self.beams[0].log_probability)
+        full = len(self.finished) == self.width
+        return full and self.finished[-1].mean_log_probability >= best.mean_log_probability
+
+    def _finish(self, token_ids: list[int], value: float) -> None:
+        self.finished.append(Hypothesis(token_ids, value))
+        self.finished.sort(key=lambda hypothesis: -hypothesis.mean_log_probability)
+        del self.finished[self.width :]
 
 
 def _beam(
     model: GPT2LMHeadModel, prefix: Tensor, stop_id: int, options: DecodingOptions
 ) -> list[list[Hypothesis]]:
-    """Beam search. Beams are pruned by the sum of their log-probabilities; one that takes the
-    stop token is set aside with its mean, and those are what is returned. An image is done
-    when its best running beam could no longer enter its list, or at `max_tokens`, where
-    running beams count as finished."""
-    width = options.beam_size
-    device = prefix.device
+    """Beams are pruned by the sum of their log-probabilities. One that takes the stop token is
+    set aside, ranked by its mean. An image is done when its best running beam could no longer
+    enter its list, or at `max_tokens`, where running beams count as finished."""
     cached = CachedModel(model)
-    log_probabilities = cached.read_prefix(prefix)  # (B, V)
-    finished = [_Finished(width) for _ in prefix]
-    images = list(range(len(prefix)))  # the image of each group of beams that still runs
-    sums = torch.zeros(len(prefix), 1, device=device)  # (groups, beams so far)
-    texts: list[list[list[int]]] = [[[]] for _ in prefix]  # tokens by group and beam
-
+    log_probabilities = cached.read_prefix(prefix)  # (rows, V): one row for each running beam
+    searches = [_ImageSearch(options.beam_size, stop_id) for _ in prefix]
+    running = searches
     for length in range(1, options.max_tokens + 1):
-        groups, beams = sums.shape
-        vocabulary = log_probabilities.shape[-1]
-        totals = sums[:, :, None] + log_probabilities.view(groups, beams, vocabulary)
-        # Twice the width: should half of them stop, enough remain to fill the beam.
-        count = min(2 * width, beams * vocabulary)
-        values, places = totals.view(groups, -1).topk(count)
-        rows: list[int] = []
-        tokens: list[int] = []
-        next_sums: list[list[float]] = []
-        next_texts: list[list[list[int]]] = []
-        next_images: list[int] = []
-        for group, (image, group_values, group_places) in enumerate(
-            zip(images, values.tolist(), places.tolist(), strict=True)
-        ):
-            running: list[tuple[float, int, int]] = []
-            for rank, (value, place) in enumerate(zip(group_values, group_places, strict=True)):
-                beam, token = divmod(place, vocabulary)
-                if token != stop_id:
-                    running.append((value, beam, token))
-                elif rank < width:
-                    ids = [*texts[group][beam], token]
-                    finished[image].add(Hypothesis(ids, value))
-            del running[width:]
-            last = length == options.max_tokens or not running
-            if last:
-                for value, beam, token in running:
-                    finished[image].add(Hypothesis([*texts[group][beam], token], value))
-            if last or finished[image].cannot_improve(running[0][0], length):
-                continue
-            # Fewer candidates than beams: repeat the last at -inf, so that groups stay even.
-            padding = [(-torch.inf, *running[-1][1:])] * (width - len(running))
-            running += padding
-            rows += [group * beams + beam for _, beam, _ in running]
-            tokens += [token for _, _, token in running]
-            next_sums.append([value for value, _, _ in running])
-            next_texts.append([[*texts[group][beam], token] for _, beam, token in running])
-            next_images.append(image)
-        if not next_images:
+        _advance_all(running, log_probabilities, options.beam_size)
+        if length == options.max_tokens:
+            for one in running:
+                one.end()
+        running = [one for one in running if not one.done]
+        if not running:
             break
-        images, texts = next_images, next_texts
-        sums = torch.tensor(next_sums, device=device)
+        beams = [beam for one in running for beam in one.beams]
         log_probabilities = cached.step(
-            torch.tensor(rows, device=device), torch.tensor(tokens, device=device)
+            torch.tensor([beam.row for beam in beams], device=prefix.device),
+            torch.tensor([beam.token_ids[-1] for beam in beams], device=prefix.device),
         )
-    return [one.kept[: options.num_captions] for one in finished]
+    return [one.finished[: options.num_captions] for one in searches]
+
+
+def _advance_all(searches: list[_ImageSearch], log_probabilities: Tensor, width: int) -> None:
+    """Rank the continuations of all beams on the device, in one go, and hand each image its own.
+
+    Shapes: log_probabilities `(rows, V)`, the rows of one image after the other.
+    """
+    counts = [len(one.beams) for one in searches]
+    vocabulary = log_probabilities.shape[-1]
+    sums = torch.tensor(
+        [beam.log_probability for one in searches for beam in one.beams],
+        device=log_probabilities.device,
+    )
+    totals = sums[:, None] + log_probabilities
+    # Twice the width of each beam: should half of an image's best stop, enough remain.
+    values, tokens = totals.topk(min(2 * width, vocabulary), dim=-1)
+    rows = zip(values.tolist(), tokens.tolist(), strict=True)
+    first_row = 0
+    for one, count in zip(searches, counts, strict=True):
+        candidates = [
+            (value, beam, token)
+            for beam, (row_values, row_tokens) in zip(range(count), rows, strict=False)
+            for value, token in zip(row_values, row_tokens, strict=True)
+        ]
+        candidates.sort(key=lambda candidate: -candidate[0])
+        one.advance(candidates[: 2 * width], first_row)
+        first_row += count

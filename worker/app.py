@@ -21,7 +21,6 @@ THREADS = 2
 def make_app(settings: Settings, station: Station) -> Celery:
     app = make_celery(settings)
 
-    @app.task(name=TASK)
     def work(model: str) -> None:
         """Somebody rang. `model` chose the queue; the station serves all of its models."""
         try:
@@ -30,15 +29,17 @@ def make_app(settings: Settings, station: Station) -> Celery:
             # The jobs are where they were. The sweep comes back to them.
             logger.warning("work interrupted: %s", error)
 
+    app.task(name=TASK)(work)
     return app
 
 
 def run(app: Celery, station: Station) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code. Must be on the main thread."""
 
-    @worker_shutting_down.connect(weak=False)
-    def _stop_claiming(**_: object) -> None:
+    def stop_claiming(**_: object) -> None:
         station.stop()
+
+    worker_shutting_down.connect(stop_claiming, weak=False)
 
     worker = app.Worker(
         pool="threads",

@@ -14,7 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from PIL import Image
@@ -217,10 +217,4 @@ def _run_model(captioner: Captioner, decoded: Sequence[Decoded]) -> dict[str, li
 
 
 def _options(captioner: Captioner, job: ClaimedJob) -> DecodingOptions:
-    defaults = captioner.defaults
-    return replace(
-        defaults,
-        method=job.decoding.value,
-        num_captions=job.num_captions,
-        beam_size=max(defaults.beam_size, job.num_captions),
-    )
+    return captioner.defaults.override(method=job.decoding.value, num_captions=job.num_captions)

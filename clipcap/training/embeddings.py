@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -53,7 +54,7 @@ def fingerprint(encoder: Encoder, paths: Sequence[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _encode(encoder: Encoder, paths: Sequence[Path], bar: tqdm[None]) -> Tensor:
+def _encode(encoder: Encoder, paths: Sequence[Path], bar: tqdm[Any]) -> Tensor:
     parts = []
     with ThreadPoolExecutor(2) as pool, torch.inference_mode():
         for start in range(0, len(paths), BATCH_IMAGES):

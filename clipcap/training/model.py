@@ -15,6 +15,9 @@ from transformers import GPT2LMHeadModel
 from clipcap.mappers import MLPMapper
 
 IGNORED = -100  # what cross_entropy leaves out
+PADDED_TO = 4
+"""Lengths are padded to a multiple of this: the fewer different shapes a CPU's matrix library
+meets, the fewer kernels it builds and keeps."""
 
 
 class PaddedTexts:
@@ -26,9 +29,10 @@ class PaddedTexts:
 
     def batch(self, items: Tensor) -> Tensor:
         """Targets `(B, T)`, padded with IGNORED."""
-        return nn.utils.rnn.pad_sequence(
+        targets = nn.utils.rnn.pad_sequence(
             [self._ids[item] for item in items.tolist()], batch_first=True, padding_value=IGNORED
         )
+        return nn.functional.pad(targets, (0, -targets.shape[1] % PADDED_TO), value=IGNORED)
 
 
 class PrefixLanguageModel(nn.Module):
@@ -85,8 +89,10 @@ def caption_loss(
     hidden = decoder.transformer(
         inputs_embeds=inputs, position_ids=positions.to(inputs.device), use_cache=False
     ).last_hidden_state[:, prefix.shape[1] - 1 :]  # (B, T, E)
-    kept = targets != IGNORED
-    logits = decoder.lm_head(hidden[kept])
+    logits = decoder.lm_head(hidden)  # (B, T, V)
     return nn.functional.cross_entropy(
-        logits.float(), targets[kept], label_smoothing=label_smoothing
+        logits.flatten(0, 1).float(),
+        targets.flatten(),
+        ignore_index=IGNORED,
+        label_smoothing=label_smoothing,
     )

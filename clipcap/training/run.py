@@ -69,7 +69,7 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
         for name, examples in (("train", splits.train), ("dev", splits.dev))
     }
     parts.encoder.visual.to("cpu")
-    parts.decoder.model.to(device)
+    parts.decoder.to(device)
     parts.mapper.to(device)
     history: dict[str, Any] = {}
     if texts:
@@ -77,7 +77,7 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
         history["pretraining"] = run_stage(stage, config, work)
     stage = _captioning_stage(parts, splits, embeddings, config)
     history["captioning"] = run_stage(stage, config, work)
-    parts.decoder.model.to("cpu")
+    parts.decoder.to(torch.device("cpu"))
     parts.mapper.to("cpu")
     scores = score_dev(parts, embeddings["dev"], splits.dev, config.decoding, config)
     _save(out, parts, config, splits, history, scores)
@@ -205,7 +205,7 @@ def _pretraining_stage(
     def evaluate() -> dict[str, float]:
         values = [
             module(dev.batch(items).to(device)).item()
-            for items in torch.arange(len(dev.lengths)).split(EVALUATION_BATCH)
+            for items in torch.split(torch.arange(len(dev.lengths)), EVALUATION_BATCH)
         ]
         return {"dev_loss": sum(values) / len(values)}
 
@@ -239,7 +239,7 @@ def _captioning_stage(
     def evaluate() -> dict[str, float]:
         values = [
             module(embeddings["dev"][dev_images[items]].to(device), dev.batch(items).to(device))
-            for items in torch.arange(len(dev.lengths)).split(EVALUATION_BATCH)
+            for items in torch.split(torch.arange(len(dev.lengths)), EVALUATION_BATCH)
         ]
         scores = score_dev(
             parts, embeddings["dev"], splits.dev, DecodingOptions(method="greedy"), config
@@ -279,7 +279,7 @@ def score_dev(
     """Caption dev from its embeddings and score the best candidates."""
     texts = []
     with torch.inference_mode():
-        for batch in embeddings.split(EVALUATION_BATCH):
+        for batch in torch.split(embeddings, EVALUATION_BATCH):
             prefix = parts.mapper(batch.to(parts.decoder.model.device))
             found = search(parts.decoder.model, prefix, parts.decoder.end_of_text_id, options)
             texts += [parts.decoder.text(candidates[0].token_ids) for candidates in found]

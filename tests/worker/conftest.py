@@ -1,0 +1,75 @@
+"""A queue on SQLite without a broker, and a tiny real captioner whose steps can be made to fail."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from captioning import queries
+from captioning.migrate import migrate
+from captioning.models import Job
+from captioning.queue import Queue
+from captioning.settings import Settings
+from clipcap import Captioner
+from tests.tiny_bundle import build_tiny_bundle
+from worker.station import Station
+
+MODEL = "tiny"
+
+
+def photo(colour: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (48, 32), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class Sabotaged:
+    """A captioner that does what a given function does before each pass of the encoder."""
+
+    def __init__(self, captioner: Captioner, before_encode: Callable[[torch.Tensor], None]) -> None:
+        self._captioner = captioner
+        self._before_encode = before_encode
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._captioner, name)
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        self._before_encode(pixels)
+        return self._captioner.encode(pixels)
+
+
+@pytest.fixture(scope="session")
+def captioner(tmp_path_factory: pytest.TempPathFactory) -> Captioner:
+    return Captioner.load(build_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny"))
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[Queue]:
+    settings = Settings(
+        data_dir=tmp_path,
+        models={MODEL: "unused"},
+        batch_size=4,
+        broker_url=f"redis+socket://{tmp_path}/no-broker.sock",
+    )
+    queue = Queue(settings)
+    migrate(queue.database)
+    yield queue
+    queue.close()
+
+
+@pytest.fixture
+def station(queue: Queue, captioner: Captioner) -> Iterator[Station]:
+    station = Station(queue, {MODEL: captioner})
+    yield station
+    station.close()
+
+
+def read(queue: Queue, job_id: str) -> Job:
+    with queue.database.read() as session:
+        return queries.get_job(session, job_id)

@@ -1,0 +1,28 @@
+"""What each failure means for the job."""
+
+from __future__ import annotations
+
+import PIL
+import pytest
+import torch
+
+from captioning.errors import DatabaseUnavailable, ImageNotFound, StorageUnavailable
+from worker.failures import judge
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "retry"),
+    [
+        (ImageNotFound("images/x.jpg"), "image_missing", False),
+        (PIL.UnidentifiedImageError("cannot identify"), "image_unreadable", False),
+        (StorageUnavailable(), "unavailable", True),
+        (DatabaseUnavailable(), "unavailable", True),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory", True),
+        (MemoryError(), "out_of_memory", True),
+        (ValueError("odd shape"), "model_failed", True),
+    ],
+)
+def test_the_verdict(error: Exception, code: str, retry: bool) -> None:
+    verdict = judge(error)
+    assert (verdict.code, verdict.retry) == (code, retry)
+    assert verdict.message

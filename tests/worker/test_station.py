@@ -1,0 +1,220 @@
+"""Claims to saved captions, with everything that can go wrong on the way."""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+from sqlalchemy import update
+
+from captioning import jobs
+from captioning.database import db_now
+from captioning.models import Job, JobStatus
+from captioning.queue import Queue
+from clipcap import Captioner
+from tests.worker.conftest import MODEL, Sabotaged, photo, read
+from worker.station import Station
+
+COLOURS = ["red", "green", "blue", "white", "black", "yellow", "cyan"]
+
+
+def test_it_captions_everything_that_is_queued(queue: Queue, station: Station) -> None:
+    handles = [queue.submit(photo(colour)) for colour in COLOURS]
+
+    assert station.work() == len(COLOURS)
+
+    for handle in handles:
+        job = read(queue, handle.id)
+        assert job.status == JobStatus.SUCCEEDED
+        assert job.attempts == 1
+        assert len(job.captions) == 1
+        assert job.captions[0].text
+        assert job.captions[0].mean_log_probability < 0
+        assert job.captions[0].model_revision == station.captioners[MODEL].revision
+    assert station.tokens == frozenset()
+
+
+def test_a_caption_is_the_one_that_the_captioner_gives_alone(
+    queue: Queue, station: Station, captioner: Captioner
+) -> None:
+    handles = {colour: queue.submit(photo(colour)) for colour in COLOURS[:3]}
+    station.work()
+
+    lone = Station(queue, {MODEL: captioner})
+    for colour, handle in handles.items():
+        alone = queue.submit(photo(colour))
+        lone.work()
+        assert alone.captions == handle.captions
+    lone.close()
+
+
+def test_each_job_of_a_micro_batch_gets_its_own_options(queue: Queue, station: Station) -> None:
+    greedy = queue.submit(photo("red"), decoding="greedy")
+    three = queue.submit(photo("red"), num_captions=3)
+    one = queue.submit(photo("red"))
+
+    station.work()
+
+    assert [len(job.captions) for job in (greedy, three, one)] == [1, 3, 1]
+    assert len(set(three.captions)) == 3
+    assert three.captions[0] == one.captions[0]
+
+
+def test_a_bad_image_fails_alone(queue: Queue, captioner: Captioner) -> None:
+    def refuse_white(pixels: torch.Tensor) -> None:
+        if (pixels.flatten(1).min(dim=1).values > 0.9).any():
+            raise RuntimeError("cannot stand white")
+
+    station = Station(queue, {MODEL: Sabotaged(captioner, refuse_white)})
+    handles = {colour: queue.submit(photo(colour)) for colour in ("red", "white", "blue")}
+    station.work()
+    station.close()
+
+    assert handles["red"].status == JobStatus.SUCCEEDED
+    assert handles["blue"].status == JobStatus.SUCCEEDED
+    white = read(queue, handles["white"].id)
+    assert white.status == JobStatus.QUEUED  # it may have been a passing fault: tried again later
+    assert white.error_code == "model_failed"
+    assert "cannot stand white" in (white.error_message or "")
+
+
+def test_a_job_that_keeps_failing_fails_for_good(queue: Queue, captioner: Captioner) -> None:
+    def refuse(_: torch.Tensor) -> None:
+        raise RuntimeError("no")
+
+    station = Station(queue, {MODEL: Sabotaged(captioner, refuse)})
+    handle = queue.submit(photo("red"))
+    for _ in range(queue.settings.max_attempts):
+        with queue.database.write() as session:
+            session.execute(update(Job).values(available_at=db_now(-1)))
+        station.work()
+    station.close()
+
+    job = read(queue, handle.id)
+    assert (job.status, job.error_code) == (JobStatus.FAILED, "model_failed")
+    assert job.attempts == queue.settings.max_attempts
+
+
+def test_out_of_memory_halves_the_micro_batch(queue: Queue, captioner: Captioner) -> None:
+    sizes = []
+
+    def small_device(pixels: torch.Tensor) -> None:
+        sizes.append(len(pixels))
+        if len(pixels) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    station = Station(queue, {MODEL: Sabotaged(captioner, small_device)})
+    handles = [queue.submit(photo(colour)) for colour in COLOURS[:4]]
+    station.work()
+    station.close()
+
+    assert sizes == [4, 2, 1, 1, 2, 1, 1]
+    assert {handle.status for handle in handles} == {JobStatus.SUCCEEDED}
+
+
+def test_a_missing_image_fails_at_once(queue: Queue, station: Station) -> None:
+    gone, fine = queue.submit(photo("red")), queue.submit(photo("blue"))
+    queue.storage.delete([read(queue, gone.id).image.key])
+
+    station.work()
+
+    job = read(queue, gone.id)
+    assert (job.status, job.error_code) == (JobStatus.FAILED, "image_missing")
+    assert fine.status == JobStatus.SUCCEEDED
+
+
+def test_damaged_bytes_in_the_store_fail_at_once(queue: Queue, station: Station) -> None:
+    handle = queue.submit(photo("red"))
+    queue.storage.put(read(queue, handle.id).image.key, b"not an image any more")
+
+    station.work()
+
+    assert read(queue, handle.id).error_code == "image_unreadable"
+
+
+def test_stopping_finishes_the_batch_in_hand_and_gives_back_the_rest(
+    queue: Queue, captioner: Captioner
+) -> None:
+    in_model, go_on = threading.Event(), threading.Event()
+
+    def hold(_: torch.Tensor) -> None:
+        in_model.set()
+        assert go_on.wait(30)
+
+    station = Station(queue, {MODEL: Sabotaged(captioner, hold)})
+    first = [queue.submit(photo(colour)) for colour in COLOURS[:4]]
+    holder = threading.Thread(target=station.work)
+    holder.start()
+    assert in_model.wait(30)
+    second = [queue.submit(photo(colour)) for colour in COLOURS[4:6]]
+    waiter = threading.Thread(target=station.work)
+    waiter.start()
+    while len(station.tokens) < 2:
+        threading.Event().wait(0.01)
+
+    station.stop()
+    go_on.set()
+    holder.join(30)
+    waiter.join(30)
+    station.close()
+
+    assert {handle.status for handle in first} == {JobStatus.SUCCEEDED}
+    for handle in second:
+        job = read(queue, handle.id)
+        assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
+
+
+def test_a_worker_whose_lease_ran_out_saves_nothing(queue: Queue, captioner: Captioner) -> None:
+    handle = queue.submit(photo("red"))
+    captions_after_losing = []
+
+    def lose_the_first_lease(_: torch.Tensor) -> None:
+        job = read(queue, handle.id)
+        if job.attempts == 1:
+            with queue.database.write() as session:
+                session.execute(update(Job).values(lease_expires_at=db_now(-1)))
+                assert jobs.expire_leases(session) == ({handle.id}, set())
+        else:
+            captions_after_losing.append(handle.captions)
+
+    station = Station(queue, {MODEL: Sabotaged(captioner, lose_the_first_lease)})
+    station.work()
+    station.close()
+
+    assert captions_after_losing == [[]]
+    job = read(queue, handle.id)
+    assert (job.status, job.attempts, len(job.captions)) == (JobStatus.SUCCEEDED, 2, 1)
+
+
+def test_models_take_turns(queue: Queue, captioner: Captioner) -> None:
+    order = []
+
+    def note(name: str) -> Sabotaged:
+        return Sabotaged(captioner, lambda _: order.append(name))
+
+    settings = queue.settings.model_copy(update={"models": {"a": "", "b": ""}, "batch_size": 2})
+    two = Queue(settings)
+    for _ in range(4):
+        two.submit(photo("red"), model="a")
+        two.submit(photo("red"), model="b")
+    station = Station(two, {"a": note("a"), "b": note("b")})
+    station.work()
+    station.close()
+    two.close()
+
+    assert order == ["a", "b", "a", "b"]
+
+
+def test_cancelling_while_the_model_runs_saves_nothing(queue: Queue, captioner: Captioner) -> None:
+    handle = queue.submit(photo("red"))
+
+    def cancel(_: torch.Tensor) -> None:
+        with queue.database.write() as session:
+            jobs.cancel(session, handle.id)
+
+    station = Station(queue, {MODEL: Sabotaged(captioner, cancel)})
+    station.work()
+    station.close()
+
+    assert handle.status == JobStatus.CANCELLED
+    assert handle.captions == []
