@@ -61,6 +61,7 @@ class PostgreSQL:
             "fsync=off",
             "full_page_writes=off",
             "max_connections=200",
+            "timezone=Asia/Kathmandu",  # nothing may take the server's time of day for UTC
         )
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import QueuePool
 
 from captioning.database import Database
 from captioning.queue import Queue
@@ -24,6 +25,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 def database(database_url: str) -> Iterator[Database]:
     database = Database(database_url)
     yield database
+    assert left_open(database) == 0
     database.close()
 
 
@@ -51,4 +53,11 @@ def settings(database_url: str, tmp_path: Path, valkey: Valkey) -> Settings:
 def queue(settings: Settings) -> Iterator[Queue]:
     queue = Queue(settings)
     yield queue
+    assert left_open(queue.database) == 0
     queue.close()
+
+
+def left_open(database: Database) -> int:
+    """Connections in use when a test is over: a transaction that nobody ended."""
+    assert isinstance(database.engine.pool, QueuePool)
+    return database.engine.pool.checkedout()

@@ -52,6 +52,18 @@ def test_claimers_never_share_a_job(database: Database) -> None:
     assert {read_job(database, job_id).attempts for job_id in queued} == {1}
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_claimer_passes_over_what_another_is_claiming(database: Database) -> None:
+    """It neither waits for the other nor goes away with nothing."""
+    queued = add_jobs(database, 4)
+    with database.write() as first, database.write() as second:
+        one = jobs.claim(first, MODEL, limit=2, lease_s=60)
+        two = jobs.claim(second, MODEL, limit=2, lease_s=60)
+    assert one is not None
+    assert two is not None
+    assert [job.id for job in (*one.jobs, *two.jobs)] == queued
+
+
 @pytest.mark.parametrize("rival", ["cancel", "expire", "succeed"])
 def test_of_two_who_end_a_job_one_wins(database: Database, rival: str) -> None:
     for job_id in add_jobs(database, 8):

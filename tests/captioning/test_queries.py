@@ -129,10 +129,7 @@ def test_jobs_are_counted_by_status(database: Database) -> None:
             add_job(session, status)
     with database.read() as session:
         counted = queries.count_by_status(session)
-    assert {status: count for status, count in counted.items() if count} == {
-        JobStatus.QUEUED: 2,
-        JobStatus.FAILED: 1,
-    }
+    assert counted == {JobStatus.QUEUED: 2, JobStatus.FAILED: 1}
 
 
 def test_an_empty_batch_is_done(database: Database) -> None:
