@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast check clean venv venv-dev
+.PHONY: help run test test-fast check bundled-model clean venv venv-dev
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -23,6 +23,13 @@ check: venv-dev ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bundled-model: venv-dev ## Train the bundled model on DATA=folder (see recipes/bundled.toml)
+	@test -d "$(DATA)/flickr8k/train" || { echo "make bundled-model DATA=folder: no $(DATA)/flickr8k/train"; exit 1; }
+	$(BIN)/python recipes/efficientnet_tower.py runs/tower
+	$(BIN)/clipcap train "$(DATA)/flickr8k" --out runs/bundled --config recipes/bundled.toml \
+		--encoder runs/tower --pretrain-text "$(DATA)/text/captions.jsonl.gz"
+	$(BIN)/clipcap evaluate runs/bundled "$(DATA)/flickr8k/dev" --json runs/bundled.json
 
 clean: ## Remove what was built and cached; data/ and runs/ stay
 	rm -rf $(VENV) .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

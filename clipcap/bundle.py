@@ -163,13 +163,15 @@ def save(
 
 
 def revision_of(folder: Path) -> str:
-    """Twelve hex digits over config and weights; the model card does not count."""
+    """Twelve hex digits over config and weights; cards and licences do not count."""
+    parts = [folder / CONFIG_FILE, folder / MAPPER_FILE]
+    for stored in (folder / CLIP_FOLDER, folder / DECODER_FOLDER):
+        parts += sorted(path for path in stored.rglob("*") if path.is_file())
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path != folder / CARD_FILE:
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+    for path in parts:
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:12]
 
 
