@@ -40,7 +40,7 @@ own_apt_get() {
 }
 
 unpack_as_user() {
-    local package root=$cache/root
+    local package libraries root=$cache/root
     say "Unpacking Chromium into .cache/browser ..."
     rm -rf "$cache"
     mkdir -p "$cache"/state/lists/partial "$cache"/apt/archives/partial "$root"
@@ -50,9 +50,11 @@ unpack_as_user() {
         dpkg -x "$package" "$root"
     done
     rm -rf "$cache/apt" "$cache/state"
+    # Some packages keep libraries in a folder of their own, known to them by its usual place.
+    libraries=$(find "$root" -name '*.so*' -printf '%h\n' | sort -u | paste -sd:)
     cat > "$cache/chromium" << EOF
 #!/bin/sh
-export LD_LIBRARY_PATH="$root/usr/lib/$(uname -m)-linux-gnu:$root/lib/$(uname -m)-linux-gnu"
+export LD_LIBRARY_PATH="$libraries"
 export FONTCONFIG_PATH="\$([ -d /etc/fonts ] && echo /etc/fonts || echo "$root/etc/fonts")"
 exec "$root/usr/lib/chromium/chromium" "\$@"
 EOF
