@@ -1,0 +1,213 @@
+"""A bundle is whole or it is refused, with the file and the key named."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from clipcap import BundleError, Captioner
+from clipcap import bundle as bundles
+
+Copy = Callable[[], Path]
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    path = folder / "bundle.json"
+    config = json.loads(path.read_text())
+    config.update(changes)
+    path.write_text(json.dumps(config))
+
+
+def edit_weights(path: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path)
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(BundleError) as caught:
+        Captioner.load(folder)
+    return str(caught.value)
+
+
+def test_a_saved_bundle_captions_as_the_one_it_was_saved_from(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    bundle = bundles.load(tiny_bundle)
+    bundles.save(
+        tmp_path / "again",
+        bundle.config,
+        encoder=bundle.encoder,
+        decoder=bundle.decoder,
+        mapper=bundle.mapper,
+        card="another card",
+    )
+    images = [Image.new("RGB", (50, 20), colour) for colour in ("red", "cyan")]
+
+    again = Captioner.load(tmp_path / "again")
+
+    assert again.caption(images) == Captioner.load(tiny_bundle).caption(images)
+    assert again.revision == bundle.revision
+
+
+def test_it_names_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    assert "nowhere" in refusal(tmp_path / "nowhere")
+
+
+def test_it_says_what_a_bundle_is_when_given_another_folder(tmp_path: Path) -> None:
+    assert str(tmp_path / "bundle.json") in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "mapper.safetensors",
+        "decoder/config.json",
+        "decoder/model.safetensors",
+        "decoder/tokenizer.json",
+        "clip/open_clip_config.json",
+        "clip/open_clip_model.safetensors",
+    ],
+)
+def test_it_names_a_missing_file(copy_of: Copy, file: str) -> None:
+    folder = copy_of()
+    (folder / file).unlink()
+    assert str(folder / file) in refusal(folder)
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_it_refuses_an_unknown_format_version(copy_of: Copy, version: object) -> None:
+    folder = copy_of()
+    edit_config(folder, format_version=version)
+    message = refusal(folder)
+    assert "bundle.json" in message
+    assert "format_version" in message
+
+
+def test_it_refuses_an_unknown_key_of_the_config(copy_of: Copy) -> None:
+    folder = copy_of()
+    edit_config(folder, normalise_embedding=True)
+    message = refusal(folder)
+    assert "bundle.json" in message
+    assert "normalise_embedding" in message
+
+
+def test_it_refuses_a_missing_key_of_the_config(copy_of: Copy) -> None:
+    folder = copy_of()
+    config = json.loads((folder / "bundle.json").read_text())
+    del config["mapper"]["prefix_length"]
+    (folder / "bundle.json").write_text(json.dumps(config))
+    assert "mapper.prefix_length" in refusal(folder)
+
+
+def test_it_refuses_decoding_defaults_that_make_no_sense(copy_of: Copy) -> None:
+    folder = copy_of()
+    edit_config(folder, decoding={"method": "magic"})
+    message = refusal(folder)
+    assert "bundle.json" in message
+    assert "method" in message
+
+
+def test_it_refuses_a_stop_token_that_the_tokenizer_lacks(copy_of: Copy) -> None:
+    folder = copy_of()
+    edit_config(folder, stop_token="<stop>")
+    assert "<stop>" in refusal(folder)
+
+
+def test_it_refuses_json_that_is_cut_off(copy_of: Copy) -> None:
+    folder = copy_of()
+    path = folder / "bundle.json"
+    path.write_text(path.read_text()[:-20])
+    assert str(path) in refusal(folder)
+
+
+def test_it_names_a_missing_weight(copy_of: Copy) -> None:
+    folder = copy_of()
+    edit_weights(folder / "mapper.safetensors", lambda weights: weights.pop("model.2.bias"))
+    message = refusal(folder)
+    assert str(folder / "mapper.safetensors") in message
+    assert "'model.2.bias'" in message
+
+
+def test_it_names_a_weight_that_does_not_belong(copy_of: Copy) -> None:
+    folder = copy_of()
+
+    def add(weights: dict[str, torch.Tensor]) -> None:
+        weights["model.4.bias"] = torch.zeros(3)
+
+    edit_weights(folder / "mapper.safetensors", add)
+    assert "'model.4.bias'" in refusal(folder)
+
+
+def test_it_names_a_weight_of_the_wrong_shape(copy_of: Copy) -> None:
+    folder = copy_of()
+    key = "transformer.h.0.attn.c_attn.bias"
+
+    def shorten(weights: dict[str, torch.Tensor]) -> None:
+        weights[key] = weights[key][:-1].clone()
+
+    edit_weights(folder / "decoder" / "model.safetensors", shorten)
+    message = refusal(folder)
+    assert str(folder / "decoder" / "model.safetensors") in message
+    assert key in message
+    assert re.search(r"\(95,\).*\(96,\)", message)
+
+
+def test_it_refuses_a_mapper_of_another_size_than_the_models(copy_of: Copy) -> None:
+    folder = copy_of()
+    mapper = json.loads((folder / "bundle.json").read_text())["mapper"]
+    edit_config(folder, mapper={**mapper, "decoder_dim": 64})
+    assert "mapper.decoder_dim" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "file", ["mapper.safetensors", "decoder/model.safetensors", "clip/open_clip_model.safetensors"]
+)
+def test_it_refuses_weights_that_are_cut_off(copy_of: Copy, file: str) -> None:
+    folder = copy_of()
+    path = folder / file
+    path.write_bytes(path.read_bytes()[:-100])
+    assert str(path.parent) in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["coco_weights.pt", "decoder/pytorch_model.bin", "a.pkl"])
+def test_it_refuses_a_pickle_without_reading_it(copy_of: Copy, name: str) -> None:
+    folder = copy_of()
+    (folder / name).write_bytes(b"never read")
+    message = refusal(folder)
+    assert str(folder / name) in message
+    assert "pickle" in message
+
+
+def test_the_revision_follows_weights_and_config_but_not_the_card(copy_of: Copy) -> None:
+    folder = copy_of()
+    original = bundles.revision_of(folder)
+
+    (folder / "README.md").write_text("a better card")
+    assert bundles.revision_of(folder) == original
+
+    edit_config(folder, name="another")
+    renamed = bundles.revision_of(folder)
+    assert renamed != original
+
+    def nudge(weights: dict[str, torch.Tensor]) -> None:
+        weights["model.0.bias"] += 1
+
+    edit_weights(folder / "mapper.safetensors", nudge)
+    assert bundles.revision_of(folder) not in (original, renamed)
+
+
+def test_half_precision_on_disk_is_single_precision_in_memory(tiny_bundle: Path) -> None:
+    stored = load_file(tiny_bundle / "decoder" / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    bundle = bundles.load(tiny_bundle)
+    modules = (bundle.decoder.model, bundle.mapper, bundle.encoder.visual)
+    assert {p.dtype for module in modules for p in module.parameters()} == {torch.float32}

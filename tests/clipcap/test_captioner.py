@@ -1,0 +1,69 @@
+"""The captioner as its users see it, on the tiny bundle that names colours."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+
+from clipcap import Captioner, DecodingOptions
+from tests.tiny_bundle import COLOURS
+
+
+@pytest.mark.parametrize("method", ["beam", "greedy"])
+def test_it_names_the_colour_of_every_picture(captioner: Captioner, method: str) -> None:
+    images = [Image.new("RGB", (64, 48), colour) for colour in COLOURS]
+    found = captioner.caption(images, captioner.defaults.override(method=method))
+    for colour, (caption,) in zip(COLOURS, found, strict=True):
+        assert colour in caption.text
+        assert caption.text[0].isupper()
+        assert caption.text.endswith(".")
+        assert caption.mean_log_probability < 0
+
+
+def test_the_steps_in_turn_give_what_caption_gives(captioner: Captioner) -> None:
+    images = [Image.new("RGB", (30, 30), colour) for colour in ("blue", "yellow")]
+    pixels = torch.stack([captioner.preprocess(image) for image in images])
+    embedding = captioner.encode(pixels)
+    prefix = captioner.prefix(embedding)
+
+    assert pixels.shape == (2, 3, 32, 32)
+    assert embedding.shape == (2, 32)
+    assert prefix.shape == (2, 2, 32)
+    torch.testing.assert_close(embedding.norm(dim=-1), torch.ones(2))
+    assert captioner.decode(prefix) == captioner.caption(images)
+
+
+def test_no_images_give_no_captions(captioner: Captioner) -> None:
+    assert captioner.caption([]) == []
+    assert captioner.decode(torch.zeros(0, 2, 32)) == []
+
+
+def test_several_candidates_are_as_many_as_asked_for(captioner: Captioner) -> None:
+    (candidates,) = captioner.caption(
+        [Image.new("RGB", (9, 9), "red")], DecodingOptions(beam_size=5, num_captions=4)
+    )
+    assert len({caption.text for caption in candidates}) == 4
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1", "I;16"])
+def test_any_mode_of_image_is_captioned(captioner: Captioner, mode: str) -> None:
+    (candidates,) = captioner.caption([Image.new(mode, (20, 20))])
+    assert candidates[0].text
+
+
+def test_exif_orientation_is_honoured(captioner: Captioner) -> None:
+    """Sideways as stored, upright as marked: the model must see the upright one."""
+    upright = Image.new("RGB", (60, 40), "red")
+    upright.paste("blue", (0, 0, 60, 20))
+    sideways = upright.transpose(Image.Transpose.ROTATE_90)
+    sideways.getexif()[0x0112] = 6  # "turn by 90 degrees to the right"
+
+    torch.testing.assert_close(captioner.preprocess(sideways), captioner.preprocess(upright))
+
+
+def test_the_whole_picture_is_seen_squashed_not_cropped(captioner: Captioner) -> None:
+    wide = Image.new("RGB", (200, 20), "white")
+    wide.paste("black", (0, 0, 20, 20))  # cropping to the middle would lose it
+    assert captioner.preprocess(wide)[:, :, 0].max() < 0
+    assert captioner.preprocess(wide)[:, :, -1].min() > 0.9

@@ -1,0 +1,89 @@
+"""The `clipcap` command, as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.tiny_bundle import build_colour_data
+
+pytestmark = pytest.mark.slow
+
+
+def clipcap(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "clipcap", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_a_photo_that_cannot_be_read_does_not_stop_the_others(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "red.png")
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    Image.new("RGB", (20, 20), "blue").save(tmp_path / "blue.png")
+    photos = [tmp_path / name for name in ("red.png", "bad.jpg", "missing.jpg", "blue.png")]
+
+    done = clipcap("caption", "--model", tiny_bundle, *photos)
+
+    assert done.returncode == 1
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [row[0] for row in rows] == [str(photos[0]), str(photos[3])]
+    assert "red" in rows[0][1]
+    assert "blue" in rows[1][1]
+    errors = done.stderr.splitlines()
+    assert len(errors) == 2
+    assert "bad.jpg" in errors[0]
+    assert "missing.jpg" in errors[1]
+
+
+def test_evaluate_writes_scores_as_json(tiny_bundle: Path, tmp_path: Path) -> None:
+    data = build_colour_data(tmp_path / "data")
+    done = clipcap("evaluate", tiny_bundle, data, "--json", tmp_path / "scores.json")
+
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["images"] == 8
+    assert {"bleu_4", "rouge_l", "cider_d"} <= scores.keys()
+    assert scores["rouge_l"] > 90
+    assert f"{scores['cider_d']:.2f}" in done.stdout
+
+
+def test_info_says_what_a_bundle_is_made_of(tiny_bundle: Path) -> None:
+    done = clipcap("info", tiny_bundle)
+    assert done.returncode == 0
+    assert "tiny" in done.stdout
+    assert "32 x 32 pixels" in done.stdout
+    assert "mlp: 32 -> 2 x 32" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("caption", "--model", "nowhere", "photo.jpg"),
+        ("evaluate", "nowhere", "data"),
+        ("info", "nowhere"),
+        ("train", "nowhere", "--out", "out"),
+        ("train", "nowhere", "--out", "out", "--epochs", "many"),
+        ("train", "nowhere", "--out", "out", "--config", "nowhere.toml"),
+    ],
+)
+def test_a_mistake_ends_in_one_line(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = clipcap(*arguments)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("Error: ")

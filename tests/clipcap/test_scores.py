@@ -1,0 +1,50 @@
+"""Scores against cases whose answer is known."""
+
+from __future__ import annotations
+
+import pytest
+
+from clipcap.evaluation.scores import normalise, score
+
+REFERENCES = [
+    ["a dog runs on the beach", "a wet dog runs along the sea"],
+    ["two men play football in a park", "men are playing football"],
+    ["a child on a red swing", "a small child swings"],
+]
+
+
+def test_a_reference_itself_scores_highest() -> None:
+    scores = score([texts[0] for texts in REFERENCES], REFERENCES)
+    assert scores.bleu_4 == pytest.approx(100, abs=0.01)
+    assert scores.rouge_l == pytest.approx(100, abs=0.01)
+    assert scores.cider_d > 400  # 1000 is one reference only, repeated
+
+
+def test_nothing_in_common_scores_nothing() -> None:
+    scores = score(["zebra quartz"] * 3, REFERENCES)
+    assert scores.bleu_4 == pytest.approx(0, abs=0.01)
+    assert scores.rouge_l == 0
+    assert scores.cider_d == 0
+
+
+def test_rouge_l_is_the_f_measure_of_the_longest_common_sequence() -> None:
+    """LCS "a dog the beach" has 4 words: precision 4/4, recall 4/6, beta 1.2."""
+    scores = score(["a dog the beach"], [["a dog runs on the beach"]])
+    precision, recall, beta_2 = 1.0, 4 / 6, 1.2**2
+    expected = (1 + beta_2) * precision * recall / (recall + beta_2 * precision)
+    assert scores.rouge_l == pytest.approx(100 * expected)
+
+
+def test_case_and_punctuation_do_not_count_on_either_side() -> None:
+    shouted = [[f"{text.upper()}!" for text in texts] for texts in REFERENCES]
+    plain = [texts[0] for texts in REFERENCES]
+    assert score([f"{text.title()}." for text in plain], shouted) == score(plain, REFERENCES)
+
+
+def test_cider_d_is_zero_on_a_single_image() -> None:
+    """Its word weights come from the evaluated set: this is known, and said in the docs."""
+    assert score(["a dog"], [["a dog"]]).cider_d == 0
+
+
+def test_normalising() -> None:
+    assert normalise("  A man's  T-shirt, torn! ") == "a mans t shirt torn"

@@ -1,0 +1,300 @@
+"""Training data, text, embeddings, and a loop that a kill does not change."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from clipcap import DataError, TrainingError
+from clipcap.encoder import load_folder
+from clipcap.training.config import read_config
+from clipcap.training.data import read_evaluation_set, read_folder, read_splits, read_texts
+from clipcap.training.embeddings import embed
+from clipcap.training.model import IGNORED, PaddedTexts, caption_loss
+from clipcap.training.run import train
+from clipcap.training.stage import make_batches
+from clipcap.training.text import clean, train_tokenizer
+from tests.clipcap.test_search import random_decoder, random_prefix
+from tests.tiny_bundle import TINY_CONFIG, build_colour_data, build_tiny_tower
+
+
+def write_set(folder: Path, lines: list[str], images: tuple[str, ...] = ("a.png",)) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in images:
+        Image.new("RGB", (8, 8), "red").save(folder / name)
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("{", "not JSON"),
+        ("[]", "not a JSON object"),
+        ('{"captions": ["x"]}', "file_name"),
+        ('{"file_name": "a.png"}', "captions"),
+        ('{"file_name": "a.png", "captions": "x"}', "captions"),
+        ('{"file_name": "a.png", "captions": [" "]}', "no caption"),
+        ('{"file_name": "b.png", "captions": ["x"]}', "b.png: no such file"),
+    ],
+)
+def test_bad_metadata_is_refused_with_file_and_line(tmp_path: Path, line: str, named: str) -> None:
+    good = '{"file_name": "a.png", "captions": ["x"]}'
+    folder = write_set(tmp_path / "set", [good, line])
+    with pytest.raises(DataError, match=named) as caught:
+        read_folder(folder)
+    assert f"{folder / 'metadata.jsonl'}, line 2" in str(caught.value)
+
+
+def test_a_folder_without_metadata_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"metadata\.jsonl: no such file"):
+        read_folder(tmp_path)
+
+
+def test_the_held_out_share_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    names = tuple(f"{i}.png" for i in range(20))
+    lines = [json.dumps({"file_name": name, "captions": ["x"]}) for name in names]
+    folder = write_set(tmp_path / "set", lines, names)
+    first = read_splits(folder, held_out=0.25, seed=1)
+    assert first == read_splits(folder, held_out=0.25, seed=1)
+    assert first != read_splits(folder, held_out=0.25, seed=2)
+    assert (len(first.train), len(first.dev)) == (15, 5)
+    assert not {e.path for e in first.train} & {e.path for e in first.dev}
+
+
+def test_train_and_dev_folders_are_taken_as_they_are(tmp_path: Path) -> None:
+    data = build_colour_data(tmp_path / "data")
+    splits = read_splits(data, held_out=0.1, seed=0)
+    assert (len(splits.train), len(splits.dev)) == (16, 8)
+    assert read_evaluation_set(data) == splits.dev == read_evaluation_set(data / "dev")
+
+
+def test_texts_are_read_gzipped_or_not(tmp_path: Path) -> None:
+    import gzip
+
+    lines = b'{"caption": "a dog"}\n{"caption": "a cat"}\n'
+    (tmp_path / "t.jsonl").write_bytes(lines)
+    (tmp_path / "t.jsonl.gz").write_bytes(gzip.compress(lines))
+    assert read_texts(tmp_path / "t.jsonl") == read_texts(tmp_path / "t.jsonl.gz")
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(lines)[:-12])
+    with pytest.raises(DataError, match=r"cut\.jsonl\.gz"):
+        read_texts(tmp_path / "cut.jsonl.gz")
+
+
+@pytest.mark.parametrize(
+    ("raw", "cleaned"),
+    [
+        ("A dog  runs . ", "a dog runs"),
+        ('A man , in a "red" hat , waves .', "a man, in a red hat, waves"),
+        ("Is it a bird ?", "is it a bird?"),
+    ],
+)
+def test_cleaning_captions(raw: str, cleaned: str) -> None:
+    assert clean(raw, lowercase=True) == cleaned
+
+
+def test_no_caption_is_outside_the_vocabulary() -> None:
+    tokenizer = train_tokenizer(["a dog runs", "a cat sits"] * 5, vocab_size=300)
+    for text in ("a zebra!", "naïve café", "日本", "🙂"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_every_item_is_in_one_batch_and_the_order_follows_the_epoch() -> None:
+    lengths = [i % 7 for i in range(1000)]
+    first = make_batches(lengths, 16, seed=1, epoch=0)
+    assert sorted(item for batch in first for item in batch) == list(range(1000))
+    assert first == make_batches(lengths, 16, seed=1, epoch=0)
+    assert first != make_batches(lengths, 16, seed=1, epoch=1)
+
+
+def test_padding_changes_neither_loss_nor_gradients() -> None:
+    model, prefix = random_decoder(0), random_prefix(0)
+    tokens = torch.tensor([[1, 5, 2, 3]])
+    losses, gradients = [], []
+    for padding in (0, 5):
+        targets = torch.nn.functional.pad(tokens, (0, padding), value=IGNORED)
+        model.zero_grad()
+        loss = caption_loss(model, prefix, targets, label_smoothing=0.1)
+        loss.backward()  # type: ignore[no-untyped-call]
+        losses.append(loss.detach())
+        gradients.append(model.transformer.h[0].attn.c_attn.weight.grad)
+    torch.testing.assert_close(losses[0], losses[1])
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_the_loss_is_the_mean_negative_log_probability_of_every_token() -> None:
+    from tests.clipcap.test_search import score_by_hand
+
+    model, prefix = random_decoder(2), random_prefix(2)
+    ids = [4, 1, 7, 3]
+    loss = caption_loss(model, prefix, torch.tensor([ids]), label_smoothing=0.0)
+    by_hand = score_by_hand(model, prefix[0], ids)
+    assert loss.item() == pytest.approx(-by_hand.mean_log_probability, abs=1e-5)
+
+
+def test_end_of_text_is_a_target() -> None:
+    batch = PaddedTexts([[5, 6], [7]], end_of_text_id=0).batch(torch.tensor([0, 1]))
+    assert batch.tolist() == [[5, 6, 0, IGNORED], [7, 0, IGNORED, IGNORED]]
+
+
+def test_an_image_is_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = load_folder(build_tiny_tower(tmp_path / "tower"))
+    paths = []
+    for i in range(5):
+        paths.append(tmp_path / f"{i}.png")
+        Image.new("RGB", (9, 9), (i * 40, 0, 0)).save(paths[-1])
+    first = embed(encoder, paths, tmp_path / "cache", label="test")
+
+    def never(_: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("encoded again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(encoder, "encode", never)
+        torch.testing.assert_close(embed(encoder, paths, tmp_path / "cache", label="test"), first)
+
+    Image.new("RGB", (12, 12), "blue").save(paths[0])
+    again = embed(encoder, paths, tmp_path / "cache", label="test")
+    assert not torch.allclose(again[0], first[0])
+    torch.testing.assert_close(again[1:], first[1:])
+
+
+def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    encoder = load_folder(build_tiny_tower(tmp_path / "tower"))
+    (tmp_path / "bad.jpg").write_bytes(b"not an image")
+    with pytest.raises(DataError, match=r"bad\.jpg"):
+        embed(encoder, [tmp_path / "bad.jpg"], tmp_path / "cache", label="test")
+
+
+def test_a_recipe_with_an_unknown_field_is_refused(tmp_path: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text("learning_rat = 1")
+    with pytest.raises(TrainingError, match=r"r\.toml: learning_rat"):
+        read_config(recipe, {})
+    recipe.write_text("epochs = 3")
+    assert read_config(recipe, {"epochs": "5"}).epochs == 5
+    with pytest.raises(TrainingError, match="epochs"):
+        read_config(recipe, {"epochs": "many"})
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+    config = TINY_CONFIG.model_copy(
+        update={
+            "encoder": str(build_tiny_tower(tmp_path / "tower")),
+            "learning_rate": 1e30,
+            "clip_gradients": 1e30,
+        }
+    )
+    with pytest.raises(TrainingError, match="learning_rate"):
+        train(build_colour_data(tmp_path / "data"), tmp_path / "out", config)
+
+
+def test_no_dev_caption_is_read_while_pretraining(tmp_path: Path) -> None:
+    from clipcap.training.run import _texts
+
+    data = build_colour_data(tmp_path / "data")
+    splits = read_splits(data, held_out=0.1, seed=0)
+    text = tmp_path / "text.jsonl"
+    text.write_text('{"caption": "A red square."}\n{"caption": "a dog"}\n')
+    config = TINY_CONFIG.model_copy(update={"pretrain_text": text})
+    texts = _texts(config, splits)
+    assert "a dog" in texts
+    assert "a red square" not in texts  # dev has it, so even train's own copy is left out
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """kill -9 in the middle, twice; dropout makes the random state matter."""
+    data = build_colour_data(tmp_path / "data")
+    tower = build_tiny_tower(tmp_path / "tower")
+    text = tmp_path / "text.jsonl"
+    text.write_text("".join(f'{{"caption": "a dog number {i} runs"}}\n' for i in range(200)))
+    fields = {
+        **TINY_CONFIG.model_dump(
+            mode="json", exclude={"decoding", "start_from"}, exclude_none=True
+        ),
+        "start-from": "",
+        "encoder": tower,
+        "pretrain_text": text,
+        "dropout": 0.2,
+        "mapper_dropout": 0.2,
+        "epochs": 8,
+        "checkpoint_steps": 1,
+    }
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in fields.items()]
+
+    def command(out: Path) -> list[str]:
+        return [sys.executable, "-m", "clipcap", "train", str(data), "--out", str(out), *options]
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(whole), check=True, capture_output=True, env=environment)
+    kill_once(command(killed), killed.with_name("killed.work") / "pretraining", environment)
+    kill_once(command(killed), killed.with_name("killed.work") / "captioning", environment)
+    subprocess.run(command(killed), check=True, capture_output=True, env=environment)
+
+    for file in ("mapper.safetensors", "decoder/model.safetensors"):
+        expected, found = load_file(whole / file), load_file(killed / file)
+        for key, tensor in expected.items():
+            torch.testing.assert_close(found[key], tensor, rtol=0, atol=0)
+
+
+def kill_once(command: list[str], stage: Path, environment: dict[str, str]) -> None:
+    """Start a run and kill it once the stage has written a checkpoint of its third step."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
+    checkpoint = stage / "checkpoint.pt"
+    deadline = time.monotonic() + 120
+    steps = 0
+    while steps < 3:
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        if checkpoint.exists():
+            progress = torch.load(checkpoint, weights_only=True)["progress"]
+            steps = progress["epoch"] * 100 + progress["step"]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_a_run_goes_on_only_as_it_was_begun(tmp_path: Path) -> None:
+    data = build_colour_data(tmp_path / "data")
+    tower = build_tiny_tower(tmp_path / "tower")
+    config = TINY_CONFIG.model_copy(update={"encoder": str(tower), "epochs": 1})
+    train(data, tmp_path / "out", config)
+    with pytest.raises(TrainingError, match="learning_rate"):
+        train(data, tmp_path / "out", config.model_copy(update={"learning_rate": 1e-4}))
+
+
+@pytest.mark.slow
+def test_training_goes_on_from_a_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
+    """A stranger's way: start from a bundle that exists, with data in one folder."""
+    from clipcap import Captioner
+
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = []
+    for i, colour in enumerate(["red", "green", "blue"] * 6):
+        Image.new("RGB", (20 + i, 20), colour).save(data / f"{i}.png")
+        rows.append({"file_name": f"{i}.png", "captions": [f"una cosa {colour}"]})
+    (data / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = TINY_CONFIG.model_copy(
+        update={"start_from": str(tiny_bundle), "encoder": None, "held_out": 0.2, "epochs": 60}
+    )
+    train(data, tmp_path / "out", config)
+
+    captioner = Captioner.load(tmp_path / "out")
+    [[caption]] = captioner.caption([Image.new("RGB", (25, 20), "green")])
+    assert caption.text == "Una cosa green."
+    config_file = (tmp_path / "out" / "bundle.json").read_text()
+    assert str(tmp_path) not in config_file  # no path of the machine that trained it
