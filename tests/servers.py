@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import importlib.util
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -34,6 +36,7 @@ from captioning.migrate import migrate
 from captioning.models import Base, Turn
 
 START_TIMEOUT_S = 30
+PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 UNPRIVILEGED_USER = "nobody"
 
 
@@ -70,6 +73,7 @@ class PostgreSQL:
                 cwd="/",
                 stdout=log,
                 stderr=log,
+                preexec_fn=_end_with_the_tests,
             )
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers():
@@ -164,6 +168,7 @@ class Valkey:
         self._process = subprocess.Popen(
             [get_binary_path(), *base, "--dir", str(self._folder), *self._options],
             stdout=subprocess.DEVNULL,
+            preexec_fn=_end_with_the_tests,
         )
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers():
@@ -257,6 +262,15 @@ def _migrate(url: str) -> None:
     database = Database(url)
     migrate(database)
     database.close()
+
+
+def _end_with_the_tests() -> None:
+    """In the server's process: be killed when the test run is, which runs no atexit then.
+
+    Linux does so when the *thread* ends that started the server: start it in the main one.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _each(flag: str, values: tuple[str, ...]) -> list[str]:
