@@ -7,6 +7,7 @@ documented in docs/configuration.md (a test asserts it). Nothing here opens a co
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import tempfile
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL, make_url
@@ -93,7 +94,10 @@ class Settings(BaseSettings):
         default=60, gt=0, description="How long a silent worker keeps the jobs it has claimed."
     )
     heartbeat_s: float = Field(
-        default=10, gt=0, description="How often a worker renews its leases and reports itself."
+        default=10,
+        gt=0,
+        description="How often a worker renews its leases and reports itself.",
+        validate_default=True,  # against the lease
     )
     sweep_s: float = Field(
         default=10, gt=0, description="How often expired leases and unheard doorbells are seen to."
@@ -127,6 +131,14 @@ class Settings(BaseSettings):
         for name in value:
             if not re.fullmatch(MODEL_NAME, name):
                 raise ValueError(f"{name!r} is no name: use letters, digits, and . _ - inside")
+        return value
+
+    @field_validator("heartbeat_s")
+    @classmethod
+    def _within_the_lease(cls, value: float, info: ValidationInfo) -> float:
+        lease_s = info.data.get("lease_s", math.inf)
+        if value * 2 > lease_s:
+            raise ValueError("a lease must outlast two heartbeats, or slow work would be lost")
         return value
 
     @field_validator("database_url")

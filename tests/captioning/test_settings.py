@@ -223,3 +223,10 @@ def test_any_name_of_a_data_folder_works(name: str, valkey: Valkey) -> None:
 
     assert (folder / "captioning.db").is_file()
     assert (folder / "storage" / "images" / "x.jpg").is_file()
+
+
+@pytest.mark.parametrize("environment", [{"LEASE_S": "15"}, {"LEASE_S": "60", "HEARTBEAT_S": "31"}])
+def test_a_lease_outlasts_two_heartbeats(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    assert "CAPTIONING_HEARTBEAT_S" in refusal(monkeypatch, **environment)
