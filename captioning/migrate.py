@@ -9,6 +9,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 
 from captioning.database import Database
 from captioning.errors import DatabaseUnavailable
@@ -24,7 +25,10 @@ def migrate(database: Database, revision: str = "head") -> None:
     with as_file(files("migrations")) as folder, database.alter() as connection:
         config = _config(str(folder))
         config.attributes["connection"] = connection
-        command.upgrade(config, revision)
+        try:
+            command.upgrade(config, revision)
+        except CommandError as error:  # it is at a revision that this code has never heard of
+            raise DatabaseUnavailable(str(error)) from error
 
 
 def downgrade(database: Database, revision: str) -> None:

@@ -7,8 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from alembic.util import CommandError
-
 from captioning import workers
 from captioning.database import Database
 from captioning.errors import CaptioningError
@@ -91,7 +89,7 @@ def _prepare_database(settings: Settings) -> None:
         with database.write() as session:
             # A killed worker could not sign off, and its row would pass for a ready worker.
             workers.forget_host(session, socket.gethostname())
-    except (CaptioningError, CommandError) as error:
+    except CaptioningError as error:
         shown = database.engine.url.render_as_string(hide_password=True)
         raise StartError(f"The database {shown} cannot be used: {error}") from error
     finally:

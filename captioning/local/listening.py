@@ -49,7 +49,7 @@ def missing(host: str, port: int) -> str | None:
             return None
         checks = json.load(response)["checks"]
         return "; ".join(f"{part}: {found}" for part, found in checks.items() if found != "ok")
-    except (OSError, http.client.HTTPException, ValueError, KeyError):
+    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
         return "web: no answer yet"
     finally:
         connection.close()

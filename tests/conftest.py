@@ -1,0 +1,41 @@
+"""What all tests share: the rule that nothing is skipped, and the tiny model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_bundle import build_tiny_bundle
+
+skipped_without_leave: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail") and "gpu" not in report.keywords:
+        skipped_without_leave.append(report.nodeid)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.skipped:
+        skipped_without_leave.append(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """`make test` sets up everything, so a skipped test is a broken promise: only those marked
+    `gpu` may skip."""
+    if skipped_without_leave and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if skipped_without_leave:
+        terminalreporter.section("skipped without leave", red=True)
+        for nodeid in skipped_without_leave:
+            terminalreporter.line(nodeid)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny real model: it names the colour of a plain picture."""
+    return build_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
