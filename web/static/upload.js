@@ -120,7 +120,6 @@ function busy(on) {
 const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");
 
 document.documentElement.classList.add("js");
-document.querySelector(".drop-label").textContent = "Choose photographs";
 
 input.addEventListener("change", () => add([...input.files]));
 document.addEventListener("paste", (event) => {
