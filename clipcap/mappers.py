@@ -41,7 +41,7 @@ class MLPMapper(nn.Module):
     def forward(self, embedding: Tensor) -> Tensor:
         """Shapes: embedding `(B, D)` → prefix `(B, K, E)`."""
         first, tanh, second = self.model
-        hidden = self.dropout(tanh(first(self.dropout(embedding))))
+        hidden = self.dropout(tanh(first(embedding)))
         prefix: Tensor = second(hidden)  # (B, K·E)
         return prefix.view(-1, self.config.prefix_length, self.config.decoder_dim)
 

@@ -9,8 +9,11 @@ def model_card(config: BundleConfig) -> str:
     run = config.provenance
     scores = run["dev_scores"]
     epochs = "\n".join(
-        f"| {number} | {row['dev_loss']:.3f} | {row['bleu_4']:.1f} | {row['cider_d']:.1f} |"
-        for number, row in enumerate(run["history"]["captioning"], start=1)
+        f"| {stage.replace('_', ' ')} {number} | {row['dev_loss']:.3f} "
+        f"| {row['bleu_4']:.1f} | {row['cider_d']:.1f} |"
+        for stage, rows in run["history"].items()
+        if stage != "pretraining"
+        for number, row in enumerate(rows, start=1)
     )
     return f"""# {config.name}
 

@@ -49,7 +49,7 @@ class TrainingConfig(BaseModel):
     pretrain_epochs: int = Field(1, gt=0)
     pretrain_learning_rate: float = Field(1e-3, gt=0)
 
-    epochs: int = Field(8, gt=0)
+    epochs: int = Field(8, ge=0, description="over the captions of images")
     batch_size: int = Field(128, gt=0, description="captions in one step")
     learning_rate: float = Field(6e-4, gt=0)
     weight_decay: float = Field(0.01, ge=0)
@@ -59,6 +59,11 @@ class TrainingConfig(BaseModel):
     max_caption_tokens: int = Field(40, gt=0, description="longer captions are cut")
     bf16: bool = Field(False, description="compute in bfloat16; weights stay float32")
     checkpoint_steps: int = Field(200, gt=0)
+
+    self_critical_epochs: int = Field(0, ge=0, description="over the images, rewarded by CIDEr-D")
+    self_critical_batch: int = Field(64, gt=0, description="images in one step")
+    self_critical_samples: int = Field(5, gt=1, description="captions drawn for each image")
+    self_critical_learning_rate: float = Field(5e-5, gt=0)
 
     decoding: DecodingOptions = DecodingOptions(beam_size=3)
     licence: str = ""

@@ -78,21 +78,41 @@ def caption_loss(
     *,
     first_position: int = 0,
 ) -> Tensor:
-    """Cross-entropy of targets after a prefix, in nats per token.
+    """Mean cross-entropy of targets after a prefix, in nats per token.
 
-    Shapes: prefix `(B, K, E)`, targets `(B, T)` padded with IGNORED. The last prefix vector
-    predicts the first token, and no logits are computed for the vectors before it.
+    Shapes: prefix `(B, K, E)`, targets `(B, T)` padded with IGNORED.
     """
-    read = targets[:, :-1].clamp_min(0)  # padding reads as token 0 and is never attended to
-    inputs = torch.cat([prefix, decoder.transformer.wte(read)], dim=1)  # (B, K+T-1, E)
-    positions = torch.arange(first_position, first_position + inputs.shape[1]).unsqueeze(0)
-    hidden = decoder.transformer(
-        inputs_embeds=inputs, position_ids=positions.to(inputs.device), use_cache=False
-    ).last_hidden_state[:, prefix.shape[1] - 1 :]  # (B, T, E)
-    logits = decoder.lm_head(hidden)  # (B, T, V)
+    logits = _logits(decoder, prefix, targets, first_position)
     return nn.functional.cross_entropy(
         logits.flatten(0, 1).float(),
         targets.flatten(),
         ignore_index=IGNORED,
         label_smoothing=label_smoothing,
     )
+
+
+def token_log_probabilities(decoder: GPT2LMHeadModel, prefix: Tensor, targets: Tensor) -> Tensor:
+    """The log-probability of each target token, 0 at padding: `(B, T)`.
+
+    Shapes: prefix `(B, K, E)`, targets `(B, T)` padded with IGNORED.
+    """
+    logits = _logits(decoder, prefix, targets, first_position=0)
+    losses = nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    return -losses.view_as(targets)
+
+
+def _logits(
+    decoder: GPT2LMHeadModel, prefix: Tensor, targets: Tensor, first_position: int
+) -> Tensor:
+    """`(B, T, V)`. The last prefix vector predicts the first token, and no logits are computed
+    for the vectors before it."""
+    read = targets[:, :-1].clamp_min(0)  # padding reads as token 0 and is never attended to
+    inputs = torch.cat([prefix, decoder.transformer.wte(read)], dim=1)  # (B, K+T-1, E)
+    positions = torch.arange(first_position, first_position + inputs.shape[1]).unsqueeze(0)
+    hidden = decoder.transformer(
+        inputs_embeds=inputs, position_ids=positions.to(inputs.device), use_cache=False
+    ).last_hidden_state[:, prefix.shape[1] - 1 :]  # (B, T, E)
+    logits: Tensor = decoder.lm_head(hidden)
+    return logits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,13 @@ from clipcap.training.card import model_card
 from clipcap.training.config import TrainingConfig
 from clipcap.training.data import Example, Splits, read_splits, read_texts
 from clipcap.training.embeddings import embed
-from clipcap.training.model import PaddedTexts, PrefixLanguageModel, TextLanguageModel
+from clipcap.training.model import (
+    IGNORED,
+    PaddedTexts,
+    PrefixLanguageModel,
+    TextLanguageModel,
+)
+from clipcap.training.self_critical import CiderReward, sample, self_critical_loss
 from clipcap.training.stage import Stage, run_stage
 from clipcap.training.text import END_OF_TEXT, clean, train_tokenizer
 
@@ -51,7 +57,8 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
     1. Read the data and encode every image once.
     2. Where there is text without images, let the decoder read it.
     3. Train mapper and decoder on the captions.
-    4. Write the bundle, with its scores on dev.
+    4. Where asked to, reward captions that score well.
+    5. Write the bundle, with its scores on dev.
 
     Raises: DataError, BundleError, TrainingError.
     """
@@ -75,11 +82,17 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
     if texts:
         stage = _pretraining_stage(parts, texts, splits, config)
         history["pretraining"] = run_stage(stage, config, work)
-    stage = _captioning_stage(parts, splits, embeddings, config)
-    history["captioning"] = run_stage(stage, config, work)
+    module = PrefixLanguageModel(parts.mapper, parts.decoder.model)
+    evaluate = _dev_evaluation(parts, module, splits, embeddings["dev"], config)
+    if config.epochs:
+        stage = _captioning_stage(parts, module, splits, embeddings["train"], evaluate, config)
+        history["captioning"] = run_stage(stage, config, work)
+    if config.self_critical_epochs:
+        stage = _self_critical_stage(parts, module, splits, embeddings["train"], evaluate, config)
+        history["self_critical"] = run_stage(stage, config, work)
     parts.decoder.to(torch.device("cpu"))
     parts.mapper.to("cpu")
-    scores = score_dev(parts, embeddings["dev"], splits.dev, config.decoding, config)
+    scores = score_dev(parts, embeddings["dev"], splits.dev, config.decoding)
     _save(out, parts, config, splits, history, scores)
 
 
@@ -217,35 +230,50 @@ def _pretraining_stage(
         evaluate=evaluate,
         judge=lambda measured: -measured["dev_loss"],
         epochs=config.pretrain_epochs,
+        batch_size=config.batch_size,
         learning_rate=config.pretrain_learning_rate,
     )
 
 
-def _captioning_stage(
-    parts: Parts, splits: Splits, embeddings: dict[str, Tensor], config: TrainingConfig
-) -> Stage:
-    module = PrefixLanguageModel(parts.mapper, parts.decoder.model)
+def _dev_evaluation(
+    parts: Parts,
+    module: PrefixLanguageModel,
+    splits: Splits,
+    embeddings: Tensor,
+    config: TrainingConfig,
+) -> Callable[[], dict[str, float]]:
+    """What is measured after an epoch: the loss on dev, and the scores of greedy search."""
     device = parts.decoder.model.device
-    train, train_images = _pairs(splits.train, parts.decoder, config)
     dev, dev_images = _pairs(splits.dev, parts.decoder, config)
-
-    def loss(items: Tensor) -> Tensor:
-        embedding = embeddings["train"][train_images[items]].to(device)
-        targets = train.batch(items).to(device)
-        value: Tensor = module(embedding, targets, config.label_smoothing)
-        return value
 
     @torch.inference_mode()
     def evaluate() -> dict[str, float]:
         values = [
-            module(embeddings["dev"][dev_images[items]].to(device), dev.batch(items).to(device))
+            module(embeddings[dev_images[items]].to(device), dev.batch(items).to(device))
             for items in torch.split(torch.arange(len(dev.lengths)), EVALUATION_BATCH)
         ]
-        scores = score_dev(
-            parts, embeddings["dev"], splits.dev, DecodingOptions(method="greedy"), config
-        )
-        dev_loss = float(torch.stack(values).mean())
-        return {"dev_loss": dev_loss, **scores.as_dict()}
+        greedy = DecodingOptions(method="greedy")
+        scores = score_dev(parts, embeddings, splits.dev, greedy)
+        return {"dev_loss": float(torch.stack(values).mean()), **scores.as_dict()}
+
+    return evaluate
+
+
+def _captioning_stage(
+    parts: Parts,
+    module: PrefixLanguageModel,
+    splits: Splits,
+    embeddings: Tensor,
+    evaluate: Callable[[], dict[str, float]],
+    config: TrainingConfig,
+) -> Stage:
+    device = parts.decoder.model.device
+    train, train_images = _pairs(splits.train, parts.decoder, config)
+
+    def loss(items: Tensor) -> Tensor:
+        embedding = embeddings[train_images[items]].to(device)
+        value: Tensor = module(embedding, train.batch(items).to(device), config.label_smoothing)
+        return value
 
     few = len(splits.dev) < FEW_IMAGES
     return Stage(
@@ -256,8 +284,57 @@ def _captioning_stage(
         evaluate=evaluate,
         judge=lambda measured: -measured["dev_loss"] if few else measured["cider_d"],
         epochs=config.epochs,
+        batch_size=config.batch_size,
         learning_rate=config.learning_rate,
     )
+
+
+def _self_critical_stage(
+    parts: Parts,
+    module: PrefixLanguageModel,
+    splits: Splits,
+    embeddings: Tensor,
+    evaluate: Callable[[], dict[str, float]],
+    config: TrainingConfig,
+) -> Stage:
+    decoder = parts.decoder
+    stop_id = decoder.end_of_text_id
+    reward = CiderReward([example.captions for example in splits.train])
+
+    def loss(items: Tensor) -> Tensor:
+        module.train(False)  # what is sampled from is what is trained: no dropout
+        embedding = embeddings[items].to(decoder.model.device)
+        targets = sample(
+            module,
+            embedding,
+            samples=config.self_critical_samples,
+            stop_id=stop_id,
+            max_tokens=config.max_caption_tokens,
+        )
+        rewards = [
+            reward.score(int(items[row // config.self_critical_samples]), text, ended=ended)
+            for row, (text, ended) in enumerate(_texts_of(targets, decoder))
+        ]
+        shaped = torch.tensor(rewards, device=embedding.device).view(len(items), -1)
+        return self_critical_loss(module, embedding, targets.clone(), shaped)
+
+    return Stage(
+        name="self_critical",
+        module=module,
+        lengths=[1] * len(splits.train),
+        loss=loss,
+        evaluate=evaluate,
+        judge=lambda measured: measured["cider_d"],
+        epochs=config.self_critical_epochs,
+        batch_size=config.self_critical_batch,
+        learning_rate=config.self_critical_learning_rate,
+    )
+
+
+def _texts_of(targets: Tensor, decoder: Decoder) -> list[tuple[str, bool]]:
+    """Each sampled caption, and whether it came to its end."""
+    rows = [[token for token in row if token != IGNORED] for row in targets.tolist()]
+    return [(decoder.text(row), row[-1] == decoder.end_of_text_id) for row in rows]
 
 
 def _pairs(
@@ -274,7 +351,6 @@ def score_dev(
     embeddings: Tensor,
     examples: Sequence[Example],
     options: DecodingOptions,
-    config: TrainingConfig,
 ) -> Scores:
     """Caption dev from its embeddings and score the best candidates."""
     texts = []

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from clipcap.errors import TrainingError
 from clipcap.training.config import TrainingConfig
 
-SORTED_BATCHES = 32
+SORTED_BATCHES = 4
 """Captions of like length are batched together within a window of this many batches."""
 
 
@@ -40,6 +40,7 @@ class Stage:
     judge: Callable[[dict[str, float]], float]
     """The measure that the best epoch has most of."""
     epochs: int
+    batch_size: int
     learning_rate: float
 
 
@@ -63,12 +64,12 @@ def run_stage(stage: Stage, config: TrainingConfig, work: Path) -> list[dict[str
     folder.mkdir(parents=True, exist_ok=True)
     optimizer = _optimizer(stage.module, stage.learning_rate, config.weight_decay)
     progress = _resume(folder / "checkpoint.pt", stage.module, optimizer, config.seed)
-    per_epoch = math.ceil(len(stage.lengths) / config.batch_size)
+    per_epoch = math.ceil(len(stage.lengths) / stage.batch_size)
     total = per_epoch * stage.epochs
     done = progress.epoch * per_epoch + progress.step
     with tqdm(total=total, initial=done, desc=stage.name, unit="step") as bar:
         for epoch in range(progress.epoch, stage.epochs):
-            batches = make_batches(stage.lengths, config.batch_size, config.seed, epoch)
+            batches = make_batches(stage.lengths, stage.batch_size, config.seed, epoch)
             stage.module.train()
             for step in range(progress.step, per_epoch):
                 rate = learning_rate(epoch * per_epoch + step, total, stage.learning_rate, config)

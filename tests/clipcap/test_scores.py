@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clipcap.evaluation.scores import normalise, score
+from clipcap.training.self_critical import CiderReward
 
 REFERENCES = [
     ["a dog runs on the beach", "a wet dog runs along the sea"],
@@ -48,3 +49,24 @@ def test_cider_d_is_zero_on_a_single_image() -> None:
 
 def test_normalising() -> None:
     assert normalise("  A man's  T-shirt, torn! ") == "a mans t shirt torn"
+
+
+def test_the_training_reward_is_the_reported_cider_d_with_the_end_as_a_word() -> None:
+    captions = ["a dog runs along the beach", "men play in a park", "a child swings"]
+    reward = CiderReward(REFERENCES)
+    rewards = [reward.score(image, text, ended=True) for image, text in enumerate(captions)]
+
+    def ended(text: str) -> str:
+        return f"{text} theend"
+
+    reported = score(
+        [ended(text) for text in captions],
+        [[ended(text) for text in texts] for texts in REFERENCES],
+    )
+    assert 100 * sum(rewards) / len(rewards) == pytest.approx(reported.cider_d)
+
+
+def test_a_caption_that_breaks_off_is_rewarded_less() -> None:
+    reward = CiderReward(REFERENCES)
+    whole = "a dog runs on the beach"
+    assert reward.score(0, whole, ended=True) > reward.score(0, whole, ended=False)

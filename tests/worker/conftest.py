@@ -17,7 +17,6 @@ from captioning.models import Job
 from captioning.queue import Queue
 from captioning.settings import Settings
 from clipcap import Captioner
-from tests.tiny_bundle import build_tiny_bundle
 from worker.station import Station
 
 MODEL = "tiny"
@@ -45,8 +44,8 @@ class Sabotaged:
 
 
 @pytest.fixture(scope="session")
-def captioner(tmp_path_factory: pytest.TempPathFactory) -> Captioner:
-    return Captioner.load(build_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny"))
+def captioner(tiny_bundle: Path) -> Captioner:
+    return Captioner.load(tiny_bundle)
 
 
 @pytest.fixture
