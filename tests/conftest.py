@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
-from tests.tiny_bundle import build_tiny_bundle
+# Tiny matrices are slower on two threads, and a hundred times slower when another process is
+# busy. torch reads this when it is imported; so do the processes that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 skipped_without_leave: list[str] = []
 
@@ -38,19 +38,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.line(nodeid)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny matrices are slower on two threads, and much slower when another process is busy.
-    The processes that tests start read the variable."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(os.environ, "OMP_NUM_THREADS", "1")
-        yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny real model: it names the colour of a plain picture."""
+    from tests.tiny_bundle import build_tiny_bundle  # it loads torch, which few tests need
+
     return build_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
