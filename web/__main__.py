@@ -23,15 +23,15 @@ BACKLOG = 512
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn publishes no types
     """gunicorn around our application, without its command line and configuration files."""
 
-    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+    def __init__(self, settings: Settings, listening_fd: int) -> None:
         self._settings = settings
-        self._listener = listener
+        self._listening_fd = listening_fd
         super().__init__()
 
     def load_config(self) -> None:
         memory = Path("/dev/shm")  # noqa: S108  # a heartbeat file on a busy disk can block
         options: dict[str, Any] = {
-            "bind": f"fd://{self._listener.fileno()}",
+            "bind": f"fd://{self._listening_fd}",
             "workers": 1,
             "worker_class": "gthread",
             "threads": self._settings.web_threads,
@@ -55,8 +55,7 @@ def main() -> int:
     except (SettingsError, OSError) as error:
         print(f"web: {error}", file=sys.stderr)
         return 1
-    with listener:
-        Server(settings, listener).run()
+    Server(settings, listener.detach()).run()  # closes it, and exits
     return 0
 
 
@@ -69,7 +68,8 @@ def _listen(host: str, port: int) -> socket.socket:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address, family=family, backlog=BACKLOG)
     except OSError as error:
-        raise OSError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        reason = (error.strerror or str(error)).partition(" (")[0]  # which repeats the address
+        raise OSError(f"cannot listen on {host}:{port}: {reason}") from error
 
 
 if __name__ == "__main__":

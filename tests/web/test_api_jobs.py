@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from threading import Thread
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from captioning.queue import Queue
+from tests.factories import photo
+from tests.web.outcomes import REVISION, caption, fail
+from tests.web.sending import BAD_FILES, NOTHING, bad_file, form, kept, part
+
+UNKNOWN_ID = "0" * 32
+
+
+def send(client: FlaskClient, data: bytes | None = None, **fields: str) -> TestResponse:
+    image = part(photo() if data is None else data)
+    return client.post("/api/v1/jobs", **form("image", [image], **fields))
+
+
+def test_a_photograph_is_accepted_while_the_broker_is_away(
+    client: FlaskClient, queue: Queue
+) -> None:
+    answer = send(client)
+    assert answer.status_code == 202
+    assert answer.headers["Location"] == answer.json["links"]["self"]
+    assert answer.headers["Retry-After"] == "1"
+    assert answer.json["status"] == "queued"
+    assert kept(queue) == (1, 0, 1, 2)
+
+
+def test_location_leads_to_the_same_job(client: FlaskClient) -> None:
+    answer = send(client)
+    assert client.get(answer.headers["Location"]).json == answer.json
+
+
+def test_options_are_taken(client: FlaskClient) -> None:
+    body = send(client, model="bundled", decoding="beam", num_captions="3").json
+    assert (body["model"], body["decoding"], body["num_captions"]) == ("bundled", "beam", 3)
+
+
+def test_a_finished_job_has_its_captions_best_first(client: FlaskClient, queue: Queue) -> None:
+    location = send(client, num_captions="2").headers["Location"]
+    caption(queue, "a teal wall", "a wall")
+    answer = client.get(location)
+    body = answer.json
+    assert "Retry-After" not in answer.headers
+    assert body["status"] == "succeeded"
+    assert body["caption"] == "a teal wall"
+    assert body["captions"] == [
+        {"text": "a teal wall", "mean_log_probability": -0.5, "model_revision": REVISION},
+        {"text": "a wall", "mean_log_probability": -1.5, "model_revision": REVISION},
+    ]
+    assert body["attempts"] == 1
+    assert body["error"] is None
+    assert body["finished_at"] >= body["started_at"] >= body["created_at"]
+
+
+def test_a_failed_job_says_why(client: FlaskClient, queue: Queue) -> None:
+    location = send(client).headers["Location"]
+    fail(queue, "The model gave up.")
+    body = client.get(location).json
+    assert body["status"] == "failed"
+    assert body["caption"] is None
+    assert body["error"] == {"code": "model_error", "message": "The model gave up."}
+
+
+def test_the_image_is_described_and_linked(client: FlaskClient) -> None:
+    answer = client.post("/api/v1/jobs", data={"image": part(photo((64, 48)), "../../etc/cat.jpg")})
+    image = answer.json["image"]
+    assert (image["filename"], image["width"], image["height"]) == ("cat.jpg", 64, 48)
+    for url in (image["url"], image["thumbnail_url"]):
+        assert client.get(url).mimetype == "image/jpeg"
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_a_bad_file_is_refused_with_its_own_reason(
+    client: FlaskClient, queue: Queue, kind: str
+) -> None:
+    status, code, words = BAD_FILES[kind]
+    answer = send(client, bad_file(kind))
+    assert answer.status_code == status
+    assert answer.mimetype == "application/problem+json"
+    body = answer.json
+    assert (body["status"], body["code"]) == (status, code)
+    assert words in body["detail"]
+    assert body["type"].endswith(code)
+    assert body["title"]
+    assert kept(queue) == NOTHING
+
+
+@pytest.mark.parametrize(
+    "data", [{}, {"image": ""}, {"image": part(b"", "")}], ids=["nothing", "empty field", "no name"]
+)
+def test_no_image_is_refused(client: FlaskClient, queue: Queue, data: dict[str, object]) -> None:
+    answer = client.post("/api/v1/jobs", data=data, content_type="multipart/form-data")
+    assert (answer.status_code, answer.json["code"]) == (400, "no_image")
+    assert kept(queue) == NOTHING
+
+
+def test_two_images_are_too_many_for_one_job(client: FlaskClient, queue: Queue) -> None:
+    answer = client.post("/api/v1/jobs", data={"image": [part(photo()), part(photo())]})
+    assert (answer.status_code, answer.json["code"]) == (413, "too_many_images")
+    assert kept(queue) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"model": "nobody"}, "unknown_model"),
+        ({"decoding": "dice"}, "invalid_option"),
+        ({"num_captions": "many"}, "invalid_option"),
+        ({"num_captions": "0"}, "invalid_option"),
+        ({"num_captions": "6"}, "invalid_option"),
+        ({"decoding": "greedy", "num_captions": "2"}, "invalid_option"),
+        ({"num_caption": "2"}, "invalid_option"),
+    ],
+)
+def test_a_wrong_option_is_refused(
+    client: FlaskClient, queue: Queue, fields: dict[str, str], code: str
+) -> None:
+    answer = send(client, **fields)
+    assert (answer.status_code, answer.json["code"]) == (422, code)
+    assert answer.json["detail"]
+    assert kept(queue) == NOTHING
+
+
+@pytest.mark.parametrize("job_id", [UNKNOWN_ID, "x", "%00", "..%2f..%2fetc"])
+def test_an_unknown_job_is_not_found(client: FlaskClient, job_id: str) -> None:
+    answer = client.get(f"/api/v1/jobs/{job_id}")
+    assert answer.status_code == 404
+    assert answer.mimetype == "application/problem+json"
+
+
+def test_waiting_ends_when_the_job_does(client: FlaskClient, queue: Queue) -> None:
+    location = send(client).headers["Location"]
+    finishing = Thread(target=caption, args=(queue, "a teal wall"))
+    finishing.start()
+    answer = client.get(f"{location}?wait=20")
+    finishing.join()
+    assert answer.json["caption"] == "a teal wall"
+
+
+def test_waiting_in_vain_answers_with_the_job_as_it_is(client: FlaskClient) -> None:
+    location = send(client).headers["Location"]
+    answer = client.get(f"{location}?wait=0.1")
+    assert (answer.status_code, answer.json["status"]) == (200, "queued")
+    assert answer.headers["Retry-After"] == "1"
+
+
+@pytest.mark.parametrize("wait", ["21", "-1", "soon", "nan", "inf", ""])
+def test_a_wait_that_cannot_be_kept_is_refused(client: FlaskClient, wait: str) -> None:
+    answer = client.get(f"/api/v1/jobs/{UNKNOWN_ID}?wait={wait}")
+    assert (answer.status_code, answer.json["code"]) == (422, "invalid_option")
+    assert answer.json["errors"][0]["field"] == "wait"
+
+
+def test_waiting_for_an_unknown_job_is_not_found(client: FlaskClient) -> None:
+    assert client.get(f"/api/v1/jobs/{UNKNOWN_ID}?wait=20").status_code == 404
+
+
+def test_jobs_are_listed_newest_first_in_pages(client: FlaskClient) -> None:
+    sent = [send(client).json["id"] for _ in range(5)]
+    listed = []
+    url: str | None = "/api/v1/jobs?limit=2"
+    pages = 0
+    while url:
+        body = client.get(url).json
+        listed += [job["id"] for job in body["jobs"]]
+        assert (body["next"] is None) == (body["next_cursor"] is None)
+        url = body["next"]
+        pages += 1
+    assert listed == sent[::-1]
+    assert pages == 3
+
+
+def test_the_next_page_keeps_the_filter(client: FlaskClient, queue: Queue) -> None:
+    for _ in range(3):
+        send(client)
+    done = caption(queue, "a wall", limit=2)
+    first = client.get("/api/v1/jobs?status=succeeded&limit=1").json
+    second = client.get(first["next"]).json
+    assert [first["jobs"][0]["id"], second["jobs"][0]["id"]] == done[::-1]
+    assert second["next"] is None
+
+
+def test_jobs_of_one_batch_are_listed(client: FlaskClient) -> None:
+    send(client)
+    batch = client.post("/api/v1/batches", data={"images": [part(photo())]}).json
+    body = client.get(f"/api/v1/jobs?batch={batch['id']}").json
+    assert [job["id"] for job in body["jobs"]] == [job["id"] for job in batch["jobs"]]
+
+
+@pytest.mark.parametrize(
+    "query", ["status=done", "limit=0", "limit=101", "cursor=%ff", "cursor=!", "wait=1"]
+)
+def test_a_wrong_query_is_refused(client: FlaskClient, query: str) -> None:
+    answer = client.get(f"/api/v1/jobs?{query}")
+    assert (answer.status_code, answer.json["code"]) == (422, "invalid_option")

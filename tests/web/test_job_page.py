@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import pytest
+from flask.testing import FlaskClient
+
+from captioning import jobs
+from captioning.queue import Queue
+from tests.web.outcomes import REVISION, caption, claim, fail
+from tests.web.sending import photos
+
+
+@pytest.fixture
+def job(client: FlaskClient) -> str:
+    """The address of a queued job that asked for three candidates."""
+    client.post("/", data={"images": photos(1), "num_captions": "3"})
+    (found,) = client.get("/api/v1/jobs").json["jobs"]
+    page: str = found["links"]["page"]
+    return page
+
+
+def test_a_finished_job_shows_candidates_scores_and_model(
+    client: FlaskClient, queue: Queue, job: str
+) -> None:
+    caption(queue, "a teal wall", "a wall", "a photograph")
+    text = client.get(job).text
+    assert '<h1 class="caption">a teal wall</h1>' in text
+    assert "a photograph" in text
+    assert "61 %" in text  # exp(-0.5)
+    assert "-0.50" in text
+    assert REVISION in text
+    assert "hx-trigger" not in text
+
+
+def test_an_unfinished_job_polls_until_it_changes(
+    client: FlaskClient, queue: Queue, job: str
+) -> None:
+    assert "Waiting" in client.get(job).text
+    unchanged = client.get(f"{job}/outcome?shown=q")
+    assert (unchanged.status_code, unchanged.data) == (204, b"")
+    claim(queue)
+    changed = client.get(f"{job}/outcome?shown=q").text
+    assert "Captioning…" in changed
+    assert "shown=r" in changed
+
+
+def test_the_outcome_ends_polling(client: FlaskClient, queue: Queue, job: str) -> None:
+    caption(queue, "a wall")
+    fragment = client.get(f"{job}/outcome?shown=r").text
+    assert "a wall" in fragment
+    assert "hx-trigger" not in fragment
+
+
+def test_a_waiting_job_can_be_cancelled_and_retried(client: FlaskClient, job: str) -> None:
+    answer = client.post(f"{job}/cancel")
+    assert (answer.status_code, answer.location) == (303, job)
+    assert "Cancelled" in client.get(job).text
+    answer = client.post(f"{job}/retry")
+    assert (answer.status_code, answer.location) == (303, job)
+    assert "Waiting" in client.get(job).text
+
+
+def test_a_failed_job_says_why(client: FlaskClient, queue: Queue, job: str) -> None:
+    fail(queue, "The model gave up.")
+    text = client.get(job).text
+    assert "Failed" in text
+    assert "The model gave up." in text
+    assert "Try again" in text
+
+
+def test_a_job_that_waits_after_a_failure_says_so(
+    client: FlaskClient, queue: Queue, job: str
+) -> None:
+    held = claim(queue)
+    with queue.database.write() as session:
+        jobs.fail_or_retry(session, held.token, held.jobs[0].id, code="busy", message="Busy.")
+    text = client.get(f"{job}/outcome?shown=r").text
+    assert "Trying again shortly" in text
+    assert "Busy." in text
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry"])
+def test_a_finished_job_can_be_neither_cancelled_nor_retried(
+    client: FlaskClient, queue: Queue, job: str, verb: str
+) -> None:
+    caption(queue, "a wall")
+    answer = client.post(f"{job}/{verb}")
+    assert answer.status_code == 409
+    assert "is succeeded" in answer.text
+
+
+@pytest.mark.parametrize("suffix", ["", "/outcome"])
+def test_an_unknown_job_is_not_found(client: FlaskClient, suffix: str) -> None:
+    assert client.get(f"/jobs/{'0' * 32}{suffix}").status_code == 404
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry"])
+def test_an_unknown_job_cannot_be_changed(client: FlaskClient, verb: str) -> None:
+    assert client.post(f"/jobs/{'0' * 32}/{verb}").status_code == 404

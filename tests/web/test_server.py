@@ -1,0 +1,104 @@
+"""`python -m web` as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from captioning.settings import Settings
+
+pytestmark = pytest.mark.slow
+
+
+def environment(settings: Settings, port: int) -> dict[str, str]:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("CAPTIONING_")}
+    return inherited | {
+        "CAPTIONING_DATA_DIR": str(settings.data_dir),
+        "CAPTIONING_PORT": str(port),
+        "CAPTIONING_MAX_UPLOAD_BYTES": "1000000",
+    }
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        found: int = listener.getsockname()[1]
+    return found
+
+
+@pytest.fixture
+def server(settings: Settings, port: int) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "web"],
+        env=environment(settings, port),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            httpx.get(f"http://127.0.0.1:{port}/healthz")
+            break
+        except httpx.TransportError:
+            time.sleep(0.05)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_it_serves_until_it_is_told_to_stop(server: subprocess.Popen[str], port: int) -> None:
+    photo = Path(__file__).parents[2] / "web" / "samples" / "cat.jpg"
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        answer = client.post("/api/v1/jobs", files={"image": ("cat.jpg", photo.read_bytes())})
+        assert answer.status_code == 202
+        assert client.get(answer.headers["Location"]).json()["status"] == "queued"
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(30) == 0
+
+
+def test_an_upload_that_is_too_large_gets_its_answer(
+    server: subprocess.Popen[str], port: int
+) -> None:
+    answer = httpx.post(
+        f"http://127.0.0.1:{port}/api/v1/batches",
+        files={"images": ("large.jpg", bytes(2_000_000))},
+        timeout=30,
+    )
+    assert answer.status_code == 413
+    assert answer.json()["code"] == "request_entity_too_large"
+
+
+def test_a_port_in_use_is_one_clear_line(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "web"],
+            env=environment(settings, port),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert done.stderr.strip() == f"web: cannot listen on 127.0.0.1:{port}: Address already in use"
+
+
+def test_a_wrong_setting_is_one_clear_line(settings: Settings) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "web"],
+        env=environment(settings, 1) | {"CAPTIONING_PORT": "http"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("web: CAPTIONING_PORT")
+    assert len(done.stderr.splitlines()) == 1

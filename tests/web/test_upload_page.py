@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+from flask.testing import FlaskClient
+
+from captioning.queue import Queue
+from tests.factories import photo
+from tests.web.outcomes import start_worker
+from tests.web.sending import BAD_FILES, NOTHING, bad_file, form, kept, part, photos
+from web.samples import SAMPLES
+
+
+def test_it_says_when_no_worker_runs(client: FlaskClient, queue: Queue) -> None:
+    assert "No worker is running" in client.get("/").text
+    start_worker(queue)
+    assert "No worker is running" not in client.get("/").text
+
+
+def test_a_form_post_leads_to_the_batch_page(client: FlaskClient) -> None:
+    answer = client.post("/", data={"images": photos(2), "num_captions": "3"})
+    assert answer.status_code == 303
+    page = client.get(answer.location)
+    assert page.status_code == 200
+    assert "2 photographs" in page.text
+
+
+def test_greedy_finds_one_caption_whatever_else_was_chosen(client: FlaskClient) -> None:
+    fields = {"decoding": "greedy", "num_captions": "3"}
+    client.post("/", data={"images": photos(1), **fields})
+    (job,) = client.get("/api/v1/jobs").json["jobs"]
+    assert (job["decoding"], job["num_captions"]) == ("greedy", 1)
+
+
+@pytest.mark.parametrize("data", [{}, {"images": part(b"", "")}], ids=["no part", "no choice"])
+def test_an_empty_upload_is_told_so(
+    client: FlaskClient, queue: Queue, data: dict[str, object]
+) -> None:
+    answer = client.post("/", data=data, content_type="multipart/form-data")
+    assert answer.status_code == 400
+    assert "Choose at least one image." in answer.text
+    assert kept(queue) == NOTHING
+
+
+def test_bad_files_only_show_the_page_again_with_each_reason(
+    client: FlaskClient, queue: Queue
+) -> None:
+    parts = [part(bad_file(kind), f"{kind}.jpg") for kind in BAD_FILES]
+    answer = client.post("/", **form("images", parts))
+    assert answer.status_code == 422
+    for kind, (_, _, words) in BAD_FILES.items():
+        assert f"{kind}.jpg" in answer.text
+        assert words in answer.text
+    assert "<form" in answer.text
+    assert kept(queue) == NOTHING
+
+
+def test_of_twenty_files_three_broken_ones_are_listed(client: FlaskClient, queue: Queue) -> None:
+    broken = ["zero-byte", "bomb", "truncated"]
+    parts = photos(17) + [part(bad_file(kind), f"{kind}.jpg") for kind in broken]
+    answer = client.post("/", data={"images": parts})
+    assert answer.status_code == 303
+    page = client.get(answer.location).text
+    assert "17 photographs" in page
+    assert "3 files were left out" in page
+    assert all(BAD_FILES[kind][2] in page for kind in broken)
+    assert kept(queue) == (17, 1, 17, 34)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"model": "nobody"}, {"decoding": "dice"}, {"num_captions": "x"}]
+)
+def test_a_wrong_option_shows_the_page_again(
+    client: FlaskClient, queue: Queue, fields: dict[str, str]
+) -> None:
+    answer = client.post("/", data={"images": part(photo()), **fields})
+    assert answer.status_code == 422
+    assert 'role="alert"' in answer.text
+    assert kept(queue) == NOTHING
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_sample_is_shown_and_captioned_by_one_click(client: FlaskClient, name: str) -> None:
+    assert client.get(f"/samples/{name}.jpg").mimetype == "image/jpeg"
+    answer = client.post(f"/samples/{name}")
+    assert answer.status_code == 303
+    assert f"{name}.jpg" in client.get(answer.location).text
+
+
+def test_samples_are_small(client: FlaskClient) -> None:
+    assert all(len(client.get(f"/samples/{name}.jpg").data) <= 100_000 for name in SAMPLES)
+
+
+@pytest.mark.parametrize("name", ["nobody", "..%2f__init__", "NOTICE"])
+def test_an_unknown_sample_is_not_found(client: FlaskClient, queue: Queue, name: str) -> None:
+    assert client.get(f"/samples/{name}.jpg").status_code == 404
+    assert client.post(f"/samples/{name}").status_code == 404
+    assert kept(queue) == NOTHING
