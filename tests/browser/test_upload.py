@@ -1,0 +1,151 @@
+"""Choosing, dropping, pasting, pruning and sending photographs in a real browser."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+pytestmark = pytest.mark.slow
+
+GIVE_FILES = """
+([selector, event, files]) => {
+  const transfer = new DataTransfer();
+  for (const [name, data] of files) {
+    const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+    transfer.items.add(new File([bytes], name, { type: "image/jpeg" }));
+  }
+  const options = { bubbles: true, cancelable: true };
+  const given = event === "paste"
+    ? new ClipboardEvent("paste", { ...options, clipboardData: transfer })
+    : new DragEvent(event, { ...options, dataTransfer: transfer });
+  document.querySelector(selector).dispatchEvent(given);
+}
+"""
+
+
+def give(page: Page, selector: str, event: str, paths: list[Path]) -> None:
+    files = [[path.name, base64.b64encode(path.read_bytes()).decode()] for path in paths]
+    page.evaluate(GIVE_FILES, [selector, event, files])
+
+
+def test_chosen_files_are_previewed_pruned_and_sent(
+    page: Page, site: str, photographs: list[Path]
+) -> None:
+    page.goto(site)
+    page.set_input_files("#images", photographs)
+    expect(page.locator("#files li")).to_have_count(3)
+    expect(page.locator("#files img")).to_have_count(3)
+    page.get_by_role("button", name="Remove coffee.jpg").click()
+    expect(page.locator("#files li")).to_have_count(2)
+    page.get_by_role("button", name="Caption 2").click()
+    page.wait_for_url("**/batches/*")
+    expect(page.get_by_role("heading", name="2 photographs")).to_be_visible()
+    expect(page.locator(".filename")).to_have_text(["cat.jpg", "rocket.jpg"])
+
+
+def test_files_can_be_chosen_in_several_goes(
+    page: Page, site: str, photographs: list[Path]
+) -> None:
+    page.goto(site)
+    page.set_input_files("#images", photographs[:1])
+    page.set_input_files("#images", photographs[1:])
+    expect(page.locator("#files li")).to_have_count(3)
+
+
+def test_a_photograph_can_be_dropped(page: Page, site: str, photographs: list[Path]) -> None:
+    page.goto(site)
+    give(page, "body", "dragover", photographs[:1])
+    expect(page.locator("#drop.over")).to_be_visible()
+    give(page, "body", "drop", photographs[:2])
+    expect(page.locator("#drop.over")).to_have_count(0)
+    expect(page.locator("#files li")).to_have_count(2)
+    page.click("#send")
+    page.wait_for_url("**/batches/*")
+    expect(page.locator(".card")).to_have_count(2)
+
+
+def test_a_photograph_can_be_pasted(page: Page, site: str, photographs: list[Path]) -> None:
+    page.goto(site)
+    give(page, "body", "paste", photographs[:1])
+    expect(page.locator("#files li")).to_have_count(1)
+    page.click("#send")
+    page.wait_for_url("**/batches/*")
+    expect(page.locator(".card")).to_have_count(1)
+
+
+def test_a_file_that_is_too_large_is_told_before_it_is_sent(
+    page: Page, site: str, photographs: list[Path], tmp_path: Path
+) -> None:
+    large = tmp_path / "large.jpg"
+    large.write_bytes(photographs[0].read_bytes() + bytes(3_000_000))
+    empty = tmp_path / "empty.jpg"
+    empty.touch()
+    page.goto(site)
+    page.set_input_files("#images", [*photographs[:1], large, empty])
+    expect(page.locator("#files .refused")).to_have_count(2)
+    expect(page.get_by_text("Too large: 2.0 MB at most.")).to_be_visible()
+    expect(page.get_by_text("The file is empty.")).to_be_visible()
+    expect(page.locator("#say")).to_contain_text("1 to send")
+    page.click("#send")
+    page.wait_for_url("**/batches/*")
+    expect(page.locator(".card")).to_have_count(1)
+
+
+def test_nothing_chosen_sends_nothing(page: Page, site: str) -> None:
+    page.goto(site)
+    page.click("#send")
+    expect(page.get_by_text("Choose at least one photograph first.")).to_be_visible()
+    assert page.url == f"{site}/"
+
+
+def test_a_file_that_only_the_server_can_judge_comes_back_with_its_reason(
+    page: Page, site: str, tmp_path: Path
+) -> None:
+    text = tmp_path / "holiday.jpg"
+    text.write_text("no photograph at all")
+    page.goto(site)
+    page.set_input_files("#images", text)
+    page.click("#send")
+    refusal = page.get_by_role("alert")
+    expect(refusal).to_contain_text("holiday.jpg")
+    expect(refusal).to_contain_text("not an image of type")
+
+
+def test_greedy_search_offers_no_candidates(page: Page, site: str) -> None:
+    page.goto(site)
+    page.get_by_label("Search").select_option("greedy")
+    expect(page.get_by_label("Candidates")).to_be_disabled()
+    page.get_by_label("Search").select_option("beam")
+    expect(page.get_by_label("Candidates")).to_be_enabled()
+
+
+def test_a_sample_is_one_click(page: Page, site: str) -> None:
+    page.goto(site)
+    page.get_by_role("button", name="A rocket").click()
+    page.wait_for_url("**/batches/*")
+    expect(page.locator(".filename")).to_have_text("rocket.jpg")
+
+
+def test_coming_back_finds_the_form_usable(page: Page, site: str, photographs: list[Path]) -> None:
+    page.goto(site)
+    page.set_input_files("#images", photographs[:1])
+    page.click("#send")
+    page.wait_for_url("**/batches/*")
+    page.go_back()
+    expect(page.locator("#send")).to_be_enabled()
+    expect(page.locator("#send")).to_contain_text("Caption")
+
+
+def test_it_works_without_javascript(browser: Browser, site: str, photographs: list[Path]) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(site)
+    page.get_by_label("Photographs", exact=True).set_input_files(photographs)
+    page.get_by_label("Candidates").select_option("2")
+    page.get_by_role("button", name="Caption", exact=True).click()
+    page.wait_for_url("**/batches/*")
+    expect(page.locator(".card")).to_have_count(3)
+    context.close()
