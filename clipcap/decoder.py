@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from clipcap.errors import BundleError
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 TIED = "lm_head.weight"  # the same tensor as transformer.wte.weight, so it is not stored
 
 logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)
@@ -59,6 +61,7 @@ class Decoder:
         )
         self.model.config.to_json_file(folder / CONFIG_FILE)
         self.tokenizer.save_pretrained(folder)
+        _forget_where_it_came_from(folder / TOKENIZER_CONFIG_FILE)
 
 
 def new_decoder(tokenizer: PreTrainedTokenizerBase, **sizes: Any) -> Decoder:
@@ -102,6 +105,14 @@ def load_folder(folder: Path) -> Decoder:
     load_weights(model, folder / WEIGHTS_FILE, tied={TIED: "transformer.wte.weight"})
     model.train(False)
     return Decoder(model, tokenizer)
+
+
+def _forget_where_it_came_from(tokenizer_config: Path) -> None:
+    """transformers notes how a tokenizer was loaded; a bundle is the same wherever it was."""
+    config = json.loads(tokenizer_config.read_text())
+    for key in ("is_local", "local_files_only", "name_or_path"):
+        config.pop(key, None)
+    tokenizer_config.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def load_weights(

@@ -106,5 +106,5 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DataError(f"{path}: no such file") from error
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {number}: not JSON: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
