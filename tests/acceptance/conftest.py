@@ -33,12 +33,11 @@ def service(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture
 def make_service(tiny_bundle: Path, tmp_path: Path) -> Iterator[MakeService]:
-    """Makes a service of this test's own; leases are short, so that it recovers soon."""
+    """Makes a service of this test's own."""
     services: list[Service] = []
 
     def make(models: str = f"tiny={tiny_bundle}", **settings: Any) -> Service:
-        quick = {"lease_s": 4, "heartbeat_s": 1, "sweep_s": 1, **settings}
-        service = Service(tmp_path, models, **quick)
+        service = Service(tmp_path, models, **settings)
         services.append(service)
         return service
 

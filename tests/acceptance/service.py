@@ -9,13 +9,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+from sqlalchemy import select
 
 from captioning.database import Database
 from captioning.models import Job, JobStatus
@@ -50,6 +51,10 @@ class Service:
         return psutil.Process(self._process.pid)
 
     @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def said(self) -> str:
         """What the terminal shows since the last start."""
         return self._terminal.read_text()
@@ -81,7 +86,7 @@ class Service:
         self.http.close()
         self.database.close()
         children = self.children()
-        if self._process is not None and self._process.poll() is None:
+        if self.is_running:
             self.stop(signal.SIGTERM)
         for child in children.values():  # of a supervisor that was killed
             with suppress(psutil.NoSuchProcess):
@@ -100,8 +105,7 @@ class Service:
     def wait_until(self, condition: Callable[[], Any]) -> None:
         deadline = time.monotonic() + WAIT_S
         while not condition():
-            assert self._process is not None
-            assert self._process.poll() is None, self.said
+            assert self.is_running, self.said
             assert time.monotonic() < deadline, self.said
             time.sleep(0.1)
 
@@ -112,14 +116,15 @@ class Service:
         assert answer.status_code == 202, answer.text
         return [job["id"] for job in answer.json()["jobs"]]
 
-    def jobs(self) -> list[Job]:
+    def jobs(self, job_ids: Collection[str] | None = None) -> list[Job]:
         with self.database.read() as session:
-            return session.query(Job).order_by(Job.id).all()
+            jobs = session.scalars(select(Job).order_by(Job.id)).all()
+        return [job for job in jobs if job_ids is None or job.id in job_ids]
 
-    def wait_for_all(self) -> list[Job]:
-        """All jobs there are, once they have finished."""
-        self.wait_until(lambda: all(JobStatus(job.status).finished for job in self.jobs()))
-        return self.jobs()
+    def wait_for(self, job_ids: Collection[str]) -> list[Job]:
+        """These jobs, once they have finished."""
+        self.wait_until(lambda: all(JobStatus(job.status).finished for job in self.jobs(job_ids)))
+        return self.jobs(job_ids)
 
     def run_command(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

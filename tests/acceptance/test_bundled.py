@@ -24,8 +24,7 @@ def bundled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def test_it_captions_the_samples_in_sentences(
     bundled: Service, photographs: dict[str, bytes]
 ) -> None:
-    bundled.upload(photographs)
-    jobs = bundled.wait_for_all()
+    jobs = bundled.wait_for(bundled.upload(photographs))
     texts = {job.image.filename: job.captions[0].text for job in jobs}
     assert texts.keys() == photographs.keys()
     for text in texts.values():
