@@ -1,0 +1,92 @@
+"""The README does not lie: its commands are run as they stand there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.service import Service
+from tests.tiny_bundle import build_colour_data
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+SHELL_LINES = [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
+
+
+def lines_with(words: str) -> list[str]:
+    found = [line for line in SHELL_LINES if words in line]
+    assert found, f"the README no longer shows {words!r}"
+    return found
+
+
+def run(command: str, *, cwd: Path = ROOT, **environment: str) -> str:
+    """In a shell, with this environment's programs where the README has .venv/bin."""
+    here = Path(sys.executable).parent
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command.replace(".venv/bin", str(here))],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_make_target_exists() -> None:
+    for line in SHELL_LINES:
+        if match := re.match(r"(?:\S+=\S+ )*make ([\w-]+)", line):
+            run(f"make -n {match[1]} DATA=.")
+
+
+def test_the_curls_get_a_caption(service: Service) -> None:
+    upload, read = (
+        line.replace("http://127.0.0.1:8000", service.url) for line in lines_with("curl ")
+    )
+    job = re.search(r'"id":\s*"(\w+)"', run(upload))
+    assert job
+    assert '"succeeded"' in run(read, JOB_ID=job[1])
+
+
+def test_the_shell_commands_work_beside_the_service(service: Service) -> None:
+    (submit,) = lines_with("captioning submit")
+    rows = [line.split("\t") for line in run(submit, **service.environment).splitlines()]
+    assert [row[0] for row in rows] == ["web/samples/cat.jpg", "web/samples/coffee.jpg"]
+    assert all(row[1] for row in rows)
+
+
+def test_the_python_example_prints_captions(service: Service, tmp_path: Path) -> None:
+    (example,) = blocks("python")
+    script = tmp_path / "example.py"
+    script.write_text(example)
+    printed = run(f".venv/bin/python {script}", **service.environment)
+    assert len(eval(printed)) == 3  # noqa: S307  (a list that our own example printed)
+
+
+def test_the_caption_command_needs_no_service() -> None:
+    (command,) = re.findall(r"`(\.venv/bin/clipcap caption [^`]+)`", README)
+    photo, caption = run(command).strip().split("\t")
+    assert photo.endswith("cat.jpg")
+    assert caption
+
+
+def test_a_stranger_trains_and_evaluates(tmp_path: Path) -> None:
+    build_colour_data(tmp_path / "my-photos")
+    (train,), (evaluate,) = lines_with("clipcap train"), lines_with("clipcap evaluate")
+    run(train, cwd=tmp_path)
+    assert "CIDEr-D" in run(evaluate, cwd=tmp_path)
