@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image
 from tqdm import tqdm
 
 from clipcap.captioner import Captioner
-from clipcap.errors import DataError
 from clipcap.evaluation.scores import Scores, score
+from clipcap.images import open_image
 from clipcap.training.data import Example
 
 
@@ -30,16 +29,7 @@ def evaluate(
     with tqdm(total=len(examples), desc="captioning", unit="image") as bar:
         for start in range(0, len(examples), batch_size):
             batch = examples[start : start + batch_size]
-            found = captioner.caption([_open(example) for example in batch])
+            found = captioner.caption([open_image(example.path) for example in batch])
             captions += [candidates[0].text for candidates in found]
             bar.update(len(batch))
     return Evaluation(tuple(captions), score(captions, [example.captions for example in examples]))
-
-
-def _open(example: Example) -> Image.Image:
-    try:
-        with Image.open(example.path) as image:
-            image.load()
-            return image
-    except OSError as error:
-        raise DataError(f"{example.path}: cannot be read as an image: {error}") from error

@@ -1,0 +1,105 @@
+"""Image files as they come: damaged, transparent, 16 bits deep, lying on their side."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from clipcap import DataError
+from clipcap.images import open_image, to_rgb
+
+
+def png(**options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 40), "red").save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+def with_byte(data: bytes, position: int, value: int) -> bytes:
+    return data[:position] + bytes([value]) + data[position + 1 :]
+
+
+def huge_text() -> PngInfo:
+    info = PngInfo()
+    info.add_text("comment", "x" * (1 << 21), zip=True)
+    return info
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"no image", id="text"),
+        pytest.param(png()[:-40], id="cut off"),
+        pytest.param(with_byte(png(), 11, 0), id="header too short"),  # Pillow: ValueError
+        pytest.param(with_byte(png(), 36, 0), id="broken chunk"),  # Pillow: SyntaxError
+        pytest.param(png(pnginfo=huge_text()), id="text bomb"),  # Pillow: ValueError
+    ],
+)
+def test_a_damaged_image_is_refused_by_name(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "bad.png").write_bytes(data)
+    with pytest.raises(DataError, match=r"bad\.png: cannot be read as an image"):
+        open_image(tmp_path / "bad.png")
+
+
+def test_a_bomb_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bomb.png").write_bytes(png())
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(DataError, match=r"bomb\.png.*bomb"):
+        open_image(tmp_path / "bomb.png")
+
+
+def test_what_is_no_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.png: No such file"):
+        open_image(tmp_path / "gone.png")
+    with pytest.raises(DataError, match="Is a directory"):
+        open_image(tmp_path)
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP", "JPEG", "GIF"])
+def test_every_common_format_is_read(tmp_path: Path, format: str) -> None:
+    Image.new("RGB", (20, 10), "red").save(tmp_path / "photo", format)
+    image = open_image(tmp_path / "photo")
+    assert (image.mode, image.size) == ("RGB", (20, 10))
+    red, green, _ = image.getpixel((5, 5))
+    assert red > 240
+    assert green < 15
+
+
+@pytest.mark.parametrize("format", ["JPEG", "TIFF", "PNG", "WEBP"])
+def test_a_photo_on_its_side_is_turned_once(tmp_path: Path, format: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 10), "red").save(tmp_path / "photo", format, exif=exif)
+    image = open_image(tmp_path / "photo")
+    assert image.size == (10, 20)
+    assert to_rgb(image).size == (10, 20)
+
+
+def test_an_exif_block_of_rubbish_does_not_matter(tmp_path: Path) -> None:
+    Image.new("RGB", (20, 10), "red").save(tmp_path / "photo.jpg", exif=b"Exif\0\0XX*\0rubbish")
+    assert open_image(tmp_path / "photo.jpg").size == (20, 10)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_what_is_transparent_is_white(mode: str) -> None:
+    assert to_rgb(Image.new(mode, (4, 4))).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_a_transparent_palette_colour_is_white() -> None:
+    image = Image.new("P", (4, 4))
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    image.putpixel((1, 0), 1)
+    image.info["transparency"] = 0
+    rgb = to_rgb(image)
+    assert rgb.getpixel((0, 0)) == (255, 255, 255)
+    assert rgb.getpixel((1, 0)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I"])
+def test_sixteen_bits_are_scaled_not_clipped(mode: str) -> None:
+    assert to_rgb(Image.new(mode, (4, 4), 257 * 128)).getpixel((0, 0)) == (128, 128, 128)
