@@ -106,5 +106,12 @@ class Captioner:
     def _present(self, hypothesis: Hypothesis) -> Caption:
         text = self._bundle.decoder.text(hypothesis.token_ids)
         if self._bundle.config.presentation == "sentence":
-            text = text[:1].upper() + text[1:].rstrip(" .") + "."
+            text = as_sentence(text)
         return Caption(text, hypothesis.mean_log_probability)
+
+
+def as_sentence(text: str) -> str:
+    """A capital letter first; a full stop last, unless the sentence has its own end."""
+    text = text.rstrip(" .,;:")
+    end = "." if text and text[-1] not in "!?…" else ""
+    return text[:1].upper() + text[1:] + end

@@ -41,10 +41,12 @@ class DecodingOptions:
 
         Raises: OptionsError.
         """
-        wanted = num_captions or self.num_captions
+        method = self.method if method is None else method
+        if num_captions is None:
+            num_captions = 1 if method == "greedy" else self.num_captions
         return replace(
             self,
-            method=method or self.method,
-            num_captions=wanted,
-            beam_size=max(self.beam_size, wanted),
+            method=method,
+            num_captions=num_captions,
+            beam_size=max(self.beam_size, num_captions),
         )

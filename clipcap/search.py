@@ -8,7 +8,7 @@ on what else is in its batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -59,10 +59,13 @@ class CachedModel:
 def search(
     model: GPT2LMHeadModel, prefix: Tensor, stop_id: int, options: DecodingOptions
 ) -> list[list[Hypothesis]]:
-    """The `num_captions` best captions for each prefix, best first.
+    """The `num_captions` best captions for each prefix, best first. They are no longer than the
+    decoder has positions for.
 
     Shapes: prefix `(B, K, E)`.
     """
+    room = model.config.n_positions - prefix.shape[1] + 1  # the last token is not read again
+    options = replace(options, max_tokens=min(options.max_tokens, room))
     with torch.inference_mode():
         if options.method == "greedy":
             return [[found] for found in _greedy(model, prefix, stop_id, options.max_tokens)]
@@ -154,8 +157,9 @@ def _beam(
     model: GPT2LMHeadModel, prefix: Tensor, stop_id: int, options: DecodingOptions
 ) -> list[list[Hypothesis]]:
     """Beams are pruned by the sum of their log-probabilities. One that takes the stop token is
-    set aside, ranked by its mean. An image is done when its best running beam could no longer
-    enter its list, or at `max_tokens`, where running beams count as finished."""
+    set aside, ranked by its mean. An image is done when its list is full and its best running
+    beam, were it to end now, would not enter it, or at `max_tokens`, where running beams count
+    as finished."""
     cached = CachedModel(model)
     log_probabilities = cached.read_prefix(prefix)  # (rows, V): one row for each running beam
     searches = [_ImageSearch(options.beam_size, stop_id) for _ in prefix]
