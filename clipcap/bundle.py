@@ -130,6 +130,11 @@ def load(name_or_path: str | Path) -> Bundle:
     path = folder / CONFIG_FILE
     _require_equal(path, "mapper.embedding_dim", config.mapper.embedding_dim, encoder.embedding_dim)
     _require_equal(path, "mapper.decoder_dim", config.mapper.decoder_dim, decoder.dim)
+    if config.mapper.prefix_length > decoder.positions:
+        raise BundleError(
+            f"{path}: mapper.prefix_length is {config.mapper.prefix_length}, "
+            f"but the decoder has {decoder.positions} positions"
+        )
     if config.stop_token not in decoder.tokenizer.get_vocab():
         raise BundleError(f"{path}: stop_token: {config.stop_token!r} is not a token")
     mapper = build_mapper(config.mapper)
@@ -147,11 +152,20 @@ def save(
     card: str,
     dtype: torch.dtype = torch.float16,
 ) -> None:
-    """Write a bundle. The encoder and decoder are stored unless the config names them."""
+    """Write a bundle, in place of one that is there. The encoder and decoder are stored unless
+    the config names them.
+
+    Raises: BundleError.
+    """
+    if config.encoder is None and encoder.folder is None:
+        raise BundleError(f"{folder}: encoder {encoder.source!r} must be stored by its name")
+    require_apart(folder, encoder)
+    if (folder / CONFIG_FILE).exists():
+        (folder / CONFIG_FILE).unlink()
+        for stored in (CLIP_FOLDER, DECODER_FOLDER):
+            shutil.rmtree(folder / stored, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    if config.encoder is None:
-        if encoder.folder is None:
-            raise BundleError(f"{folder}: encoder {encoder.source!r} must be stored by its name")
+    if config.encoder is None and encoder.folder is not None:
         _save_encoder(encoder.folder, folder / CLIP_FOLDER, dtype)
     if config.decoder is None:
         decoder.save(folder / DECODER_FOLDER, dtype)
@@ -160,6 +174,15 @@ def save(
     (folder / CARD_FILE).write_text(card)
     # Last, so that a folder with a bundle.json is a whole bundle.
     (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n")
+
+
+def require_apart(folder: Path, encoder: Encoder) -> None:
+    """Refuse to write a bundle over the one whose tower it takes.
+
+    Raises: BundleError.
+    """
+    if encoder.folder is not None and encoder.folder.resolve() == (folder / CLIP_FOLDER).resolve():
+        raise BundleError(f"{folder}: its own encoder is being used; write to another folder")
 
 
 def revision_of(folder: Path) -> str:
@@ -188,7 +211,7 @@ def _save_encoder(source: Path, target: Path, dtype: torch.dtype) -> None:
 
 def _refuse_pickles(folder: Path) -> None:
     for path in sorted(folder.rglob("*")):
-        if path.suffix in PICKLES:
+        if path.suffix.lower() in PICKLES:
             raise BundleError(
                 f"{path}: a pickle can run code when it is read; a bundle holds safetensors only"
             )

@@ -36,6 +36,11 @@ class Decoder:
         return int(self.model.config.n_embd)
 
     @property
+    def positions(self) -> int:
+        """How many vectors it can read: the prefix and all tokens but the last."""
+        return int(self.model.config.n_positions)
+
+    @property
     def end_of_text_id(self) -> int:
         return int(self.tokenizer.eos_token_id)
 
@@ -81,10 +86,16 @@ def load_named(name: str) -> Decoder:
     Raises: BundleError.
     """
     try:
-        model = GPT2LMHeadModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
+        loaded: Any = GPT2LMHeadModel.from_pretrained(
+            name, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # transformers and huggingface_hub each raise their own
         raise BundleError(f"decoder {name!r} cannot be loaded: {error}") from error
+    model, loading = loaded
+    # transformers leaves random what it did not find, with only a log line.
+    for key in sorted(set(loading["missing_keys"]) - {TIED}):
+        raise BundleError(f"decoder {name!r} is no GPT-2: the weight {key!r} is missing")
     model.train(False)
     return Decoder(model, tokenizer)
 
@@ -97,11 +108,24 @@ def load_folder(folder: Path) -> Decoder:
     for name in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE):
         if not (folder / name).is_file():
             raise BundleError(f"{folder / name}: no such file")
+    # A foreign file makes transformers raise in as many ways as there are.
     try:
         model = GPT2LMHeadModel(GPT2Config.from_json_file(folder / CONFIG_FILE))
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError) as error:
-        raise BundleError(f"{folder}: not a usable GPT-2: {error}") from error
+    except Exception as error:
+        raise BundleError(f"{folder / CONFIG_FILE}: not a usable GPT-2: {error!r}") from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:
+        raise BundleError(
+            f"{folder / TOKENIZER_FILE}: not a usable tokenizer: {error!r}"
+        ) from error
+    if len(tokenizer) > model.config.vocab_size:
+        raise BundleError(
+            f"{folder / TOKENIZER_FILE}: {len(tokenizer)} tokens, "
+            f"but the model has {model.config.vocab_size}"
+        )
     load_weights(model, folder / WEIGHTS_FILE, tied={TIED: "transformer.wte.weight"})
     model.train(False)
     return Decoder(model, tokenizer)

@@ -12,10 +12,12 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from PIL import Image, ImageOps
+from PIL import Image
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from clipcap.errors import BundleError
+from clipcap.images import to_rgb
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
@@ -38,11 +40,11 @@ class Encoder:
     folder: Path | None
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """Upright RGB pixels, resized as the tower was trained: `(3, H, W)`.
+        """Pixels resized and normalised as the tower was trained: `(3, H, W)`.
 
-        open_clip's own preprocessing knows nothing of EXIF orientation.
+        open_clip's own preprocessing knows nothing of EXIF orientation or transparency.
         """
-        return self.transform(ImageOps.exif_transpose(image).convert("RGB"))
+        return self.transform(to_rgb(image))
 
     def fingerprint(self) -> str:
         """Changes with the weights and the preprocessing."""
@@ -55,8 +57,9 @@ class Encoder:
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Shapes: pixels `(B, 3, H, W)` → embedding `(B, D)`, not normalised."""
+        device = next(self.visual.parameters()).device
         # Convolutions on the CPU are nearly twice as fast in this order; transformers don't mind.
-        embedding: Tensor = self.visual(pixels.to(memory_format=torch.channels_last))
+        embedding: Tensor = self.visual(pixels.to(device, memory_format=torch.channels_last))
         return embedding
 
 
@@ -84,12 +87,34 @@ def load_folder(folder: Path) -> Encoder:
         if not (folder / name).is_file():
             raise BundleError(f"{folder / name}: no such file")
     try:
-        json.loads((folder / CONFIG_FILE).read_text())["model_cfg"]
+        config = json.loads((folder / CONFIG_FILE).read_text())
+        for key in ("model_cfg", "preprocess_cfg"):  # open_clip has defaults: the wrong ones here
+            if not config[key]:
+                raise KeyError(key)
         # Without require_pretrained, missing weights would stay random with only a log line.
         model = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True)
-    except Exception as error:  # a foreign config or weights fail in as many ways as there are
-        raise BundleError(f"{folder}: not a usable open_clip model: {error}") from error
+        _require_stored_shapes(model, folder / WEIGHTS_FILE)
+    except BundleError:
+        raise
+    except (RuntimeError, SafetensorError) as error:
+        raise BundleError(f"{folder / WEIGHTS_FILE}: not this model's weights: {error}") from error
+    except Exception as error:  # a foreign config fails in as many ways as there are
+        raise BundleError(
+            f"{folder / CONFIG_FILE}: not a usable open_clip model: {error!r}"
+        ) from error
     return _image_side(model, source=None, folder=folder)
+
+
+def _require_stored_shapes(model: nn.Module, path: Path) -> None:
+    """open_clip resizes the positions of a tower of another size, with only a log line."""
+    wanted = model.state_dict()
+    with safe_open(path, "pt") as stored:
+        for key in stored.keys():  # noqa: SIM118 (safe_open is no dict)
+            shape = tuple(stored.get_slice(key).get_shape())
+            if key.startswith("visual.") and key in wanted and shape != tuple(wanted[key].shape):
+                raise BundleError(
+                    f"{path}: {key!r} has shape {shape}, the model needs {tuple(wanted[key].shape)}"
+                )
 
 
 def _image_side(model: Any, *, source: str | None, folder: Path | None) -> Encoder:
