@@ -25,18 +25,18 @@ class MapperConfig(BaseModel):
 class MLPMapper(nn.Module):
     """`Linear(D, E·K/2)` → Tanh → `Linear(E·K/2, E·K)`, reshaped to K vectors.
 
-    The names `model.0` and `model.2` are those of the authors' checkpoints. Dropout has no
-    weights, works in training only, and is ours.
+    The names `model.0` and `model.2` are those of the authors' checkpoints. Dropout is ours: it
+    has no weights and is none until training sets its share.
     """
 
-    def __init__(self, config: MapperConfig, dropout: float = 0.0) -> None:
+    def __init__(self, config: MapperConfig) -> None:
         super().__init__()
         self.config = config
         width = config.decoder_dim * config.prefix_length
         self.model = nn.ModuleList(
             [nn.Linear(config.embedding_dim, width // 2), nn.Tanh(), nn.Linear(width // 2, width)]
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(0.0)
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Shapes: embedding `(B, D)` → prefix `(B, K, E)`."""
@@ -46,5 +46,5 @@ class MLPMapper(nn.Module):
         return prefix.view(-1, self.config.prefix_length, self.config.decoder_dim)
 
 
-def build_mapper(config: MapperConfig, dropout: float = 0.0) -> MLPMapper:
-    return MLPMapper(config, dropout)
+def build_mapper(config: MapperConfig) -> MLPMapper:
+    return MLPMapper(config)

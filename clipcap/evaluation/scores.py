@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from clipcap.errors import ClipCapError
 
@@ -36,15 +37,24 @@ def score(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Sco
 
     Raises: ClipCapError where pycocoevalcap is not installed.
     """
+    bleu, rouge, cider = load_scorers()
+    found = {i: [normalise(text)] for i, text in enumerate(candidates)}
+    wanted = {i: [normalise(text) for text in texts] for i, texts in enumerate(references)}
+    bleu_scores, _ = bleu.compute_score(wanted, found, verbose=0)
+    rouge_l, _ = rouge.compute_score(wanted, found)
+    cider_d, _ = cider.compute_score(wanted, found)
+    return Scores(100 * float(bleu_scores[3]), 100 * float(rouge_l), 100 * float(cider_d))
+
+
+def load_scorers() -> tuple[Any, Any, Any]:
+    """BLEU, ROUGE and CIDEr of pycocoevalcap, which only training and evaluation need.
+
+    Raises: ClipCapError where it is not installed.
+    """
     try:
         from pycocoevalcap.bleu.bleu import Bleu
         from pycocoevalcap.cider.cider import Cider
         from pycocoevalcap.rouge.rouge import Rouge
     except ImportError as error:
         raise ClipCapError("scores need pycocoevalcap: pip install 'captioning[train]'") from error
-    found = {i: [normalise(text)] for i, text in enumerate(candidates)}
-    wanted = {i: [normalise(text) for text in texts] for i, texts in enumerate(references)}
-    bleu, _ = Bleu(4).compute_score(wanted, found, verbose=0)
-    rouge, _ = Rouge().compute_score(wanted, found)
-    cider, _ = Cider().compute_score(wanted, found)
-    return Scores(100 * float(bleu[3]), 100 * float(rouge), 100 * float(cider))
+    return Bleu(4), Rouge(), Cider()

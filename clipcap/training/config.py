@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clipcap.errors import OptionsError, TrainingError
 from clipcap.options import DecodingOptions
@@ -68,6 +68,12 @@ class TrainingConfig(BaseModel):
     decoding: DecodingOptions = DecodingOptions(beam_size=3)
     licence: str = ""
 
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> TrainingConfig:
+        if self.width % self.heads:
+            raise ValueError(f"width, {self.width}, must be a multiple of heads, {self.heads}")
+        return self
+
 
 def read_config(path: Path | None, overrides: Mapping[str, Any]) -> TrainingConfig:
     """Raises: TrainingError, naming the file or field."""
@@ -77,7 +83,7 @@ def read_config(path: Path | None, overrides: Mapping[str, Any]) -> TrainingConf
             data = tomllib.loads(path.read_text())
         except OSError as error:
             raise TrainingError(f"{path}: {error.strerror}") from error
-        except tomllib.TOMLDecodeError as error:
+        except ValueError as error:  # neither TOML nor, perhaps, UTF-8
             raise TrainingError(f"{path}: {error}") from error
     source = path or "options"
     try:
@@ -85,6 +91,6 @@ def read_config(path: Path | None, overrides: Mapping[str, Any]) -> TrainingConf
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise TrainingError(f"{source}: {field}: {first['msg']}") from error
+        raise TrainingError(f"{source}: {field or 'fields'}: {first['msg']}") from error
     except OptionsError as error:
         raise TrainingError(f"{source}: decoding: {error}") from error

@@ -8,6 +8,8 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +39,7 @@ class Splits:
 def read_folder(folder: Path) -> list[Example]:
     """Raises: DataError, naming the file and the line."""
     metadata = folder / METADATA
-    examples = []
+    examples: dict[str, Example] = {}
     for number, row in _json_lines(metadata):
         where = f"{metadata}, line {number}"
         name, captions = row.get("file_name"), row.get("captions")
@@ -45,15 +47,17 @@ def read_folder(folder: Path) -> list[Example]:
             raise DataError(f"{where}: 'file_name' is missing")
         if not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
             raise DataError(f"{where}: 'captions' must be a list of texts")
-        kept = tuple(caption for caption in captions if caption.strip())
+        kept = tuple(caption for caption in captions if re.search(r"\w", caption))
         if not kept:
             raise DataError(f"{where}: {name} has no caption")
         if not (folder / name).is_file():
             raise DataError(f"{where}: {folder / name}: no such file")
-        examples.append(Example(folder / name, kept))
+        if name in examples:  # one copy could be trained on and the other held out
+            raise DataError(f"{where}: {name} is listed twice; give it one line, with all captions")
+        examples[name] = Example(folder / name, kept)
     if not examples:
         raise DataError(f"{metadata}: no images")
-    return examples
+    return list(examples.values())
 
 
 def read_splits(data: Path, *, held_out: float, seed: int) -> Splits:
@@ -106,5 +110,5 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DataError(f"{path}: no such file") from error
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {number}: not JSON: {error}") from error
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from clipcap.encoder import Encoder
-from clipcap.errors import DataError
+from clipcap.images import open_image
 
 SHARD_IMAGES = 512
 BATCH_IMAGES = 32
@@ -50,7 +49,8 @@ def fingerprint(encoder: Encoder, paths: Sequence[Path]) -> str:
     digest = hashlib.sha256(encoder.fingerprint().encode())
     for path in paths:
         stat = path.stat()
-        digest.update(f"{path.name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        name = f"{path.parent.name}/{path.name}"  # not all of it: data may move
+        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -59,15 +59,7 @@ def _encode(encoder: Encoder, paths: Sequence[Path], bar: tqdm[Any]) -> Tensor:
     with ThreadPoolExecutor(2) as pool, torch.inference_mode():
         for start in range(0, len(paths), BATCH_IMAGES):
             batch = paths[start : start + BATCH_IMAGES]
-            pixels = torch.stack(list(pool.map(lambda path: _read(encoder, path), batch)))
-            parts.append(encoder.encode(pixels).float().clone())
+            read = pool.map(lambda path: encoder.preprocess(open_image(path)), batch)
+            parts.append(encoder.encode(torch.stack(list(read))).float().cpu())
             bar.update(len(batch))
     return torch.cat(parts)
-
-
-def _read(encoder: Encoder, path: Path) -> Tensor:
-    try:
-        with Image.open(path) as image:
-            return encoder.preprocess(image)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read as an image: {error}") from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ from clipcap.bundle import BundleConfig
 from clipcap.decoder import Decoder
 from clipcap.encoder import Encoder
 from clipcap.errors import TrainingError
-from clipcap.evaluation.scores import Scores, score
+from clipcap.evaluation.scores import Scores, load_scorers, score
 from clipcap.mappers import MapperConfig, MLPMapper, build_mapper
 from clipcap.options import DecodingOptions
 from clipcap.search import search
@@ -28,6 +30,7 @@ from clipcap.training.data import Example, Splits, read_splits, read_texts
 from clipcap.training.embeddings import embed
 from clipcap.training.model import (
     IGNORED,
+    PADDED_TO,
     PaddedTexts,
     PrefixLanguageModel,
     TextLanguageModel,
@@ -62,13 +65,20 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
 
     Raises: DataError, BundleError, TrainingError.
     """
+    load_scorers()  # or the first epoch would end in the error that they are not installed
+    out = out.resolve()
+    if out.exists() and not out.is_dir():
+        raise TrainingError(f"{out} is a file; a bundle is a folder")
     splits = read_splits(data, held_out=config.held_out, seed=config.seed)
-    work = out.with_name(out.name + ".work")
-    _claim_work_folder(work, config, splits)
     torch.manual_seed(config.seed)
     config = _as_started_from(config)
     texts = _texts(config, splits)
     parts = _start(config, splits, texts)
+    # What would fail after hours of training fails now.
+    bundles.require_apart(out, parts.encoder)
+    _longest_caption(parts.decoder, config)
+    work = out.with_name(out.name + ".work")
+    _claim_work_folder(work, config, splits, texts)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parts.encoder.visual.to(device)
     embeddings = {
@@ -96,14 +106,18 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
     _save(out, parts, config, splits, history, scores)
 
 
-def _claim_work_folder(work: Path, config: TrainingConfig, splits: Splits) -> None:
-    """A run goes on only as it was begun."""
+def _claim_work_folder(
+    work: Path, config: TrainingConfig, splits: Splits, texts: Sequence[str]
+) -> None:
+    """A run goes on only as it was begun, on the same data."""
     record = json.loads(config.model_dump_json())
-    record["train_images"], record["dev_images"] = len(splits.train), len(splits.dev)
+    record["data"] = _digest(splits, texts)
     path = work / "run.json"
     if not path.exists():
         work.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record, indent=2) + "\n")
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(record, indent=2) + "\n")
+        os.replace(part, path)
         return
     begun = json.loads(path.read_text())
     changed = sorted(key for key in record if begun.get(key) != record[key])
@@ -114,17 +128,33 @@ def _claim_work_folder(work: Path, config: TrainingConfig, splits: Splits) -> No
         )
 
 
+def _digest(splits: Splits, texts: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    for examples in (splits.train, splits.dev):
+        digest.update(b"images\0")
+        for example in examples:
+            digest.update("\0".join([example.path.name, *example.captions, "\n"]).encode())
+    for text in texts:
+        digest.update(f"{text}\n".encode())
+    return digest.hexdigest()[:16]
+
+
 def _as_started_from(config: TrainingConfig) -> TrainingConfig:
     """What a bundle has fixed already is not for a run that goes on from it to choose."""
     if not config.start_from:
         return config
+    for field in ("encoder", "decoder"):
+        if getattr(config, field):
+            raise TrainingError(
+                f"{field}: the bundle to start from, {config.start_from!r}, brings its own; "
+                "leave it out, or set start_from to nothing"
+            )
     begun = bundles.read_config(bundles.locate(config.start_from))
     return config.model_copy(
         update={
             "prefix_length": begun.mapper.prefix_length,
             "normalize_embedding": begun.normalize_embedding,
             "presentation": begun.presentation,
-            "decoder": begun.decoder,
         }
     )
 
@@ -142,8 +172,21 @@ def _texts(config: TrainingConfig, splits: Splits) -> list[str]:
 def _start(config: TrainingConfig, splits: Splits, texts: Sequence[str]) -> Parts:
     if config.start_from:
         bundle = bundles.load(config.start_from)
-        bundle.mapper.dropout.p = config.mapper_dropout
-        return Parts(bundle.encoder, bundle.decoder, bundle.mapper)
+        parts = Parts(bundle.encoder, bundle.decoder, bundle.mapper)
+    else:
+        parts = _new_parts(config, splits, texts)
+    _set_dropout(parts.mapper, config.mapper_dropout)
+    _set_dropout(parts.decoder.model, config.dropout)
+    return parts
+
+
+def _set_dropout(module: torch.nn.Module, share: float) -> None:
+    for part in module.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = share
+
+
+def _new_parts(config: TrainingConfig, splits: Splits, texts: Sequence[str]) -> Parts:
     if not config.encoder:
         raise TrainingError("name an encoder, or a bundle to start from")
     folder = Path(config.encoder)
@@ -161,8 +204,7 @@ def _start(config: TrainingConfig, splits: Splits, texts: Sequence[str]) -> Part
             embedding_dim=encoder.embedding_dim,
             prefix_length=config.prefix_length,
             decoder_dim=decoder.dim,
-        ),
-        config.mapper_dropout,
+        )
     )
     return Parts(encoder, decoder, mapper)
 
@@ -175,9 +217,6 @@ def _new_decoder(config: TrainingConfig, splits: Splits, texts: Sequence[str]) -
         n_embd=config.width,
         n_head=config.heads,
         n_positions=config.context,
-        resid_pdrop=config.dropout,
-        embd_pdrop=config.dropout,
-        attn_pdrop=config.dropout,
     )
 
 
@@ -193,10 +232,29 @@ def _embed(
 
 
 def _tokens(captions: Sequence[str], decoder: Decoder, config: TrainingConfig) -> PaddedTexts:
-    room = decoder.model.config.n_positions - config.prefix_length - 1
-    longest = min(config.max_caption_tokens, room)
+    longest = _longest_caption(decoder, config)
     ids = [decoder.encode(caption)[:longest] for caption in captions]
     return PaddedTexts(ids, decoder.end_of_text_id)
+
+
+def _longest_caption(decoder: Decoder, config: TrainingConfig) -> int:
+    """In tokens without end-of-text: with it and its padding, it fits after the prefix."""
+    room = decoder.positions - config.prefix_length + 1  # the last token is not read
+    longest = min(config.max_caption_tokens, room // PADDED_TO * PADDED_TO - 1)
+    if longest < 1:
+        raise TrainingError(
+            f"prefix_length: a prefix of {config.prefix_length} leaves no room for a caption "
+            f"in the decoder's {decoder.positions} positions"
+        )
+    return longest
+
+
+def _mean_loss(loss: Callable[[Tensor], Tensor], texts: PaddedTexts) -> float:
+    """Nats per token over all texts, each token counted once."""
+    total = 0.0
+    for items in torch.split(torch.arange(len(texts.lengths)), EVALUATION_BATCH):
+        total += loss(items).item() * sum(texts.lengths[item] for item in items.tolist())
+    return total / sum(texts.lengths)
 
 
 def _pretraining_stage(
@@ -216,11 +274,7 @@ def _pretraining_stage(
 
     @torch.inference_mode()
     def evaluate() -> dict[str, float]:
-        values = [
-            module(dev.batch(items).to(device)).item()
-            for items in torch.split(torch.arange(len(dev.lengths)), EVALUATION_BATCH)
-        ]
-        return {"dev_loss": sum(values) / len(values)}
+        return {"dev_loss": _mean_loss(lambda items: module(dev.batch(items).to(device)), dev)}
 
     return Stage(
         name="pretraining",
@@ -248,13 +302,15 @@ def _dev_evaluation(
 
     @torch.inference_mode()
     def evaluate() -> dict[str, float]:
-        values = [
-            module(embeddings[dev_images[items]].to(device), dev.batch(items).to(device))
-            for items in torch.split(torch.arange(len(dev.lengths)), EVALUATION_BATCH)
-        ]
+        dev_loss = _mean_loss(
+            lambda items: module(
+                embeddings[dev_images[items]].to(device), dev.batch(items).to(device)
+            ),
+            dev,
+        )
         greedy = DecodingOptions(method="greedy")
         scores = score_dev(parts, embeddings, splits.dev, greedy)
-        return {"dev_loss": float(torch.stack(values).mean()), **scores.as_dict()}
+        return {"dev_loss": dev_loss, **scores.as_dict()}
 
     return evaluate
 
@@ -309,7 +365,7 @@ def _self_critical_stage(
             embedding,
             samples=config.self_critical_samples,
             stop_id=stop_id,
-            max_tokens=config.max_caption_tokens,
+            max_tokens=_longest_caption(decoder, config),
         )
         rewards = [
             reward.score(int(items[row // config.self_critical_samples]), text, ended=ended)
@@ -369,8 +425,8 @@ def _clean(caption: str, config: TrainingConfig) -> str:
 def _without_folders(config: TrainingConfig) -> dict[str, Any]:
     """The configuration as it is published: files by their names, no path of this machine."""
     published: dict[str, Any] = json.loads(config.model_dump_json())
-    for field in ("start_from", "encoder", "pretrain_text"):
-        if published[field]:
+    for field in ("start_from", "encoder", "decoder", "pretrain_text"):
+        if published[field] and Path(published[field]).exists():
             published[field] = Path(published[field]).name
     return published
 
@@ -386,7 +442,7 @@ def _save(
     bundle_config = BundleConfig(
         name=config.name,
         encoder=parts.encoder.source,
-        decoder=config.decoder,
+        decoder=None,  # whatever its name was, it has been trained since
         mapper=parts.mapper.config,
         normalize_embedding=config.normalize_embedding,
         stop_token=parts.decoder.tokenizer.eos_token or END_OF_TEXT,

@@ -81,7 +81,8 @@ def run_stage(stage: Stage, config: TrainingConfig, work: Path) -> list[dict[str
                     _checkpoint(folder, stage.module, optimizer, progress)
             _end_epoch(stage, progress, folder, bar)
             _checkpoint(folder, stage.module, optimizer, progress)
-    stage.module.load_state_dict(torch.load(folder / "best.pt", weights_only=True))
+    best = folder / "best.pt"
+    stage.module.load_state_dict(torch.load(best, weights_only=True, map_location="cpu"))
     stage.module.eval()
     return progress.history
 
@@ -132,11 +133,7 @@ def _step(
     with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
         loss = stage.loss(torch.tensor(batch))
     value = loss.item()
-    if not math.isfinite(value):
-        raise TrainingError(
-            f"{stage.name}: the loss is {value}; try a lower learning_rate "
-            "(the last checkpoint is from before)"
-        )
+    _require_finite(stage, value)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(stage.module.parameters(), config.clip_gradients)
@@ -144,9 +141,15 @@ def _step(
     return value
 
 
+def _require_finite(stage: Stage, loss: float) -> None:
+    if not math.isfinite(loss):
+        raise TrainingError(f"{stage.name}: the loss is {loss}; try a lower learning_rate")
+
+
 def _end_epoch(stage: Stage, progress: Progress, folder: Path, bar: tqdm[Any]) -> None:
     stage.module.eval()
     measured = stage.evaluate()
+    _require_finite(stage, measured["dev_loss"])
     progress.history.append(measured)
     progress.epoch, progress.step = progress.epoch + 1, 0
     words = "  ".join(f"{name} {value:.3f}" for name, value in measured.items())
@@ -181,7 +184,7 @@ def _resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, see
     if not path.exists():
         torch.manual_seed(seed)
         return Progress()
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location="cpu")  # from a GPU, perhaps
     module.load_state_dict(state["module"])
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["random"])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +13,18 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clipcap import (
     BundleError,
     Captioner,
+    ClipCapError,
+    DataError,
     DecodingOptions,
     OptionsError,
+    TrainingError,
 )
 from clipcap import bundle as bundles
 from clipcap import decoder as decoders
@@ -25,7 +32,11 @@ from clipcap.captioner import as_sentence
 from clipcap.cli import main
 from clipcap.encoder import load_folder
 from clipcap.search import search
-from clipcap.training.config import TrainingConfig
+from clipcap.training.config import TrainingConfig, read_config
+from clipcap.training.data import read_folder, read_texts
+from clipcap.training.embeddings import fingerprint
+from clipcap.training.model import PaddedTexts
+from clipcap.training.run import _mean_loss, train
 from tests.clipcap.test_search import VOCABULARY, random_decoder, random_prefix
 from tests.tiny_bundle import TINY_CONFIG, build_colour_data, build_tiny_tower
 
@@ -249,3 +260,181 @@ def test_an_encoder_takes_pixels_to_where_it_is(tmp_path: Path) -> None:
     encoder = load_folder(build_tiny_tower(tmp_path / "tower"))
     encoder.visual.to("meta")
     assert encoder.encode(torch.zeros(2, 3, 32, 32)).device.type == "meta"
+
+
+# Data.
+
+
+def test_an_image_listed_twice_is_refused(tmp_path: Path) -> None:
+    """One copy could be trained on while the other is held out."""
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    line = '{"file_name": "a.png", "captions": ["x"]}\n'
+    (tmp_path / "metadata.jsonl").write_text(line * 2)
+    with pytest.raises(DataError, match=r"line 2: a\.png is listed twice"):
+        read_folder(tmp_path)
+
+
+def test_a_caption_without_a_word_is_no_caption(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    row = {"file_name": "a.png", "captions": [".", "a dog"]}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row))
+    assert read_folder(tmp_path)[0].captions == ("a dog",)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_gzip_file_is_named(tmp_path: Path, damage: str) -> None:
+    whole = gzip.compress(b'{"caption": "a dog and a cat"}\n' * 100)
+    spoilt = whole[:-9] if damage == "cut" else whole[:17] + b"\xff\x00" + whole[19:]
+    (tmp_path / "texts.jsonl.gz").write_bytes(spoilt)
+    with pytest.raises(DataError, match=r"texts\.jsonl\.gz"):
+        read_texts(tmp_path / "texts.jsonl.gz")
+
+
+def test_train_and_dev_images_of_the_same_names_are_told_apart(tmp_path: Path) -> None:
+    encoder = load_folder(build_tiny_tower(tmp_path / "tower"))
+    prints = set()
+    for split in ("train", "dev"):
+        (tmp_path / split).mkdir()
+        path = tmp_path / split / "1.png"
+        Image.new("RGB", (4, 4)).save(path)
+        shutil.copystat(tmp_path / "train" / "1.png", path)
+        prints.add(fingerprint(encoder, [path]))
+    assert len(prints) == 2
+
+
+# Training.
+
+
+def test_a_decoder_that_was_named_is_stored_as_trained(
+    tiny_bundle: Path, tmp_path: Path, colours: Path, one_epoch: TrainingConfig
+) -> None:
+    source = tiny_bundle / "decoder"
+    train(colours, tmp_path / "out", changed(one_epoch, decoder=str(source)))
+    found = load_file(tmp_path / "out" / "decoder" / "model.safetensors")
+    before = load_file(source / "model.safetensors")
+    key = "transformer.h.0.attn.c_attn.weight"
+    assert not torch.equal(found[key], before[key])
+    assert bundles.read_config(tmp_path / "out").decoder is None
+    assert str(tmp_path) not in (tmp_path / "out" / "bundle.json").read_text()
+
+
+@pytest.mark.parametrize("prefix_length", [2, 3, 4, 5])
+def test_captions_longer_than_the_decoder_reads_are_cut(
+    tmp_path: Path, colours: Path, one_epoch: TrainingConfig, prefix_length: int
+) -> None:
+    for split in ("train", "dev"):
+        path = colours / split / "metadata.jsonl"
+        path.write_text(path.read_text().replace("a plain", "a very long and plain " * 10))
+    config = changed(one_epoch, context=24, prefix_length=prefix_length)
+    train(colours, tmp_path / "out", config)
+    [[caption]] = Captioner.load(tmp_path / "out").caption([Image.new("RGB", (8, 8))])
+    assert caption.mean_log_probability < 0
+
+
+def test_a_prefix_that_leaves_no_room_is_refused_before_any_work(
+    tmp_path: Path, colours: Path, one_epoch: TrainingConfig
+) -> None:
+    with pytest.raises(TrainingError, match="prefix_length"):
+        train(colours, tmp_path / "out", changed(one_epoch, context=8, prefix_length=7))
+    assert not (tmp_path / "out.work").exists()
+
+
+def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+    with pytest.raises(TrainingError, match="width, 100, must be a multiple of heads, 6"):
+        read_config(None, {"width": "100"})
+
+
+@pytest.mark.parametrize("field", ["encoder", "decoder"])
+def test_parts_that_the_bundle_brings_are_not_silently_ignored(
+    tiny_bundle: Path, tmp_path: Path, colours: Path, field: str
+) -> None:
+    config = changed(TINY_CONFIG, start_from=str(tiny_bundle), **{field: "ViT-B-32:openai"})
+    with pytest.raises(TrainingError, match=field):
+        train(colours, tmp_path / "out", config)
+
+
+def test_dropout_reaches_a_decoder_that_a_bundle_brings(
+    tiny_bundle: Path, tmp_path: Path, colours: Path
+) -> None:
+    weights = []
+    for dropout in (0.0, 0.5):
+        out = tmp_path / f"out-{dropout}"
+        train(colours, out, changed(
+            TINY_CONFIG, start_from=str(tiny_bundle), epochs=1, dropout=dropout
+        ))  # fmt: skip
+        weights.append(load_file(out / "mapper.safetensors")["model.0.bias"])
+    assert not torch.equal(*weights)
+
+
+def test_a_bundle_is_not_trained_over_itself(copy_of: Copy, colours: Path) -> None:
+    folder = copy_of()
+    before = bundles.revision_of(folder)
+    with pytest.raises(BundleError, match="another folder"):
+        train(colours, folder, changed(TINY_CONFIG, start_from=str(folder), epochs=1))
+    assert bundles.revision_of(folder) == before
+
+
+def test_a_mistake_does_not_claim_the_work_folder(
+    tmp_path: Path, colours: Path, one_epoch: TrainingConfig
+) -> None:
+    with pytest.raises(BundleError):
+        train(colours, tmp_path / "out", changed(one_epoch, encoder="nowhere:none"))
+    train(colours, tmp_path / "out", one_epoch)
+
+
+def test_a_run_does_not_go_on_with_other_data(
+    tmp_path: Path, colours: Path, one_epoch: TrainingConfig
+) -> None:
+    train(colours, tmp_path / "out", one_epoch)
+    path = colours / "train" / "metadata.jsonl"
+    path.write_text(path.read_text().replace("a plain", "an ugly"))
+    with pytest.raises(TrainingError, match="other values of data"):
+        train(colours, tmp_path / "out", one_epoch)
+
+
+def test_a_last_step_that_ruins_the_weights_is_told(
+    tmp_path: Path, colours: Path, one_epoch: TrainingConfig
+) -> None:
+    ruinous = changed(one_epoch, learning_rate=1e30, clip_gradients=1e30, batch_size=64)
+    with pytest.raises(TrainingError, match="learning_rate"):
+        train(colours, tmp_path / "out", ruinous)
+
+
+def test_each_token_of_dev_counts_once() -> None:
+    """101 captions are a batch of 100 and one of 1, which must not weigh half."""
+    texts = PaddedTexts([[1, 2]] * 100 + [[1] * 9], end_of_text_id=0)
+    loss = _mean_loss(lambda items: torch.tensor(float(100 in items.tolist())), texts)
+    assert loss == pytest.approx(10 / 310)
+
+
+def test_missing_scorers_are_told_before_any_work(
+    tmp_path: Path,
+    colours: Path,
+    one_epoch: TrainingConfig,
+    tiny_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycocoevalcap.cider.cider", None)
+    with pytest.raises(ClipCapError, match="pip install"):
+        train(colours, tmp_path / "out", one_epoch)
+    assert not (tmp_path / "out.work").exists()
+    assert "pip install" in clipcap("evaluate", tiny_bundle, colours).output
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_training_works_on_a_gpu(tmp_path: Path, colours: Path, one_epoch: TrainingConfig) -> None:
+    config = changed(one_epoch, epochs=2, self_critical_epochs=1, bf16=True)
+    train(colours, tmp_path / "out", config)
+    images = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    on_gpu = Captioner.load(tmp_path / "out").caption(images)
+    on_cpu = Captioner.load(tmp_path / "out", device="cpu").caption(images)
+    assert [c[0].text for c in on_gpu] == [c[0].text for c in on_cpu]
+
+
+def test_self_critical_training_stays_within_the_decoders_positions(
+    tmp_path: Path, colours: Path, one_epoch: TrainingConfig
+) -> None:
+    config = changed(one_epoch, context=16, prefix_length=3, epochs=0, self_critical_epochs=1)
+    train(colours, tmp_path / "out", config)
+    assert bundles.load(tmp_path / "out").config.provenance["history"]["self_critical"]
