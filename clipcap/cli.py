@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from PIL import Image
 
-from clipcap.errors import ClipCapError
+from clipcap.errors import ClipCapError, DataError
 from clipcap.options import METHODS
 
 
@@ -22,7 +21,11 @@ def one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return command(*args, **kwargs)
         except ClipCapError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(" ".join(str(error).split())) from error
+        except BrokenPipeError:
+            raise  # click ends quietly when nobody reads on
+        except OSError as error:
+            raise click.ClickException(f"{error.filename}: {error.strerror}") from error
 
     return update_wrapper(wrapper, command)
 
@@ -44,19 +47,19 @@ def caption(
 ) -> None:
     """Print `photo<TAB>caption` for each photograph."""
     from clipcap.captioner import Captioner
+    from clipcap.images import open_image
 
     captioner = Captioner.load(model)
     options = captioner.defaults.override(method=method, num_captions=num_captions)
     failed = 0
     for photo in photos:
         try:
-            with Image.open(photo) as image:
-                image.load()
-                (candidates,) = captioner.caption([image], options)
-        except OSError as error:
+            image = open_image(photo)
+        except DataError as error:
             failed += 1
-            click.echo(f"{photo}: {error.strerror or error}", err=True)
+            click.echo(error, err=True)
             continue
+        (candidates,) = captioner.caption([image], options)
         for found in candidates:
             click.echo(f"{photo}\t{found.text}")
     if failed:
@@ -95,22 +98,27 @@ def train(data: Path, out: Path, config: Path | None, **fields: str | None) -> N
 
     overrides = {name: value for name, value in fields.items() if value is not None}
     run(data, out, read_config(config, overrides))
-    click.echo(f"{out}: trained. Next: clipcap evaluate {out} {data}")
+    click.echo(f"{out}: trained. Its scores on the dev images: {out / 'README.md'}")
 
 
 @main.command()
 @click.argument("bundle")
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write scores here.")
-@click.option("--batch-size", default=32, help="Images in one pass.")
+@click.option("--batch-size", default=32, type=click.IntRange(min=1), help="Images in one pass.")
 @one_line_errors
 def evaluate(bundle: str, data: Path, json_file: Path | None, batch_size: int) -> None:
     """Score BUNDLE (a folder, or 'bundled') on DATA, a captioned folder or one that holds it
     as `dev`. All scores are times 100."""
     from clipcap.captioner import Captioner
     from clipcap.evaluation.evaluate import evaluate as run
+    from clipcap.evaluation.scores import load_scorers
     from clipcap.training.data import read_evaluation_set
 
+    # What would fail after all captions are made fails now.
+    load_scorers()
+    if json_file is not None and not json_file.parent.is_dir():
+        raise DataError(f"{json_file.parent}: no such folder")
     examples = read_evaluation_set(data)
     captioner = Captioner.load(bundle)
     started = time.monotonic()

@@ -438,3 +438,61 @@ def test_self_critical_training_stays_within_the_decoders_positions(
     config = changed(one_epoch, context=16, prefix_length=3, epochs=0, self_critical_epochs=1)
     train(colours, tmp_path / "out", config)
     assert bundles.load(tmp_path / "out").config.provenance["history"]["self_critical"]
+
+
+# The command.
+
+
+def test_a_damaged_photo_does_not_stop_the_others(tiny_bundle: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "red.png")
+    spoilt = bytearray((tmp_path / "red.png").read_bytes())
+    spoilt[11] = 0  # Pillow: ValueError
+    (tmp_path / "bad.png").write_bytes(spoilt)
+    done = clipcap(
+        "caption", "--model", tiny_bundle, tmp_path / "bad.png", tmp_path, tmp_path / "red.png"
+    )
+    assert done.exit_code == 1
+    assert len(done.stderr.splitlines()) == 2
+    assert "red" in done.stdout.split("\t")[1]
+
+
+def test_a_message_of_many_lines_is_told_in_one(copy_of: Copy) -> None:
+    folder = copy_of()
+    path = folder / "clip" / "open_clip_model.safetensors"
+    weights = load_file(path)
+    del weights["visual.conv1.weight"]
+    save_file(weights, path)
+    done = clipcap("info", folder)
+    assert done.exit_code == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "visual.conv1.weight" in done.stderr
+
+
+def test_scores_that_could_not_be_written_are_not_measured(
+    tiny_bundle: Path, tmp_path: Path, colours: Path
+) -> None:
+    done = clipcap("evaluate", tiny_bundle, colours, "--json", tmp_path / "nowhere" / "s.json")
+    assert done.exit_code == 1
+    assert done.output.splitlines() == [f"Error: {tmp_path / 'nowhere'}: no such folder"]
+
+
+def test_a_batch_of_no_images_is_refused(tiny_bundle: Path, colours: Path) -> None:
+    done = clipcap("evaluate", tiny_bundle, colours, "--batch-size", 0)
+    assert done.exit_code == 2
+    assert "--batch-size" in done.output
+
+
+def test_an_output_that_is_a_file_is_refused_before_any_work(tmp_path: Path, colours: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    done = clipcap("train", colours, "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert "is a file" in done.output
+    assert not (tmp_path / "out.work").exists()
+
+
+def test_a_recipe_that_is_no_text_is_told_in_one_line(tmp_path: Path, colours: Path) -> None:
+    (tmp_path / "r.toml").write_bytes(b"\xff\xfe\x00")
+    done = clipcap("train", colours, "--out", tmp_path / "out", "--config", tmp_path / "r.toml")
+    assert done.exit_code == 1
+    assert "r.toml" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
