@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +44,14 @@ def send(number: int) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _hears_hangups() -> Iterator[None]:
+    """Also where the tests run under nohup, which has SIGHUP ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child_module, "LAST_PAUSE_S", 0.05)
     monkeypatch.setattr(supervisor_module, "ASK_S", 0.05)
@@ -63,6 +71,18 @@ def test_a_signal_stops_all(make_child: MakeChild, number: signal.Signals) -> No
     assert len(processes) == 2
     assert not any(process.is_running() for process in processes)
     assert signal.getsignal(number) == before
+
+
+def test_under_nohup_a_hangup_stops_nothing(make_child: MakeChild) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    child = make_child(SLEEPER)
+
+    def act() -> None:
+        send(signal.SIGHUP)
+        assert is_up(child.pid)
+        send(signal.SIGTERM)
+
+    Stage([child], act=act).run()
 
 
 def test_they_start_in_order_and_stop_in_reverse(make_child: MakeChild, tmp_path: Path) -> None:
