@@ -21,14 +21,20 @@ def photographs() -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="session")
-def service(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A running service, shared by tests that leave it running."""
+def running(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service = Service(tmp_path_factory.mktemp("service"), f"tiny={tiny_bundle}")
     try:
         service.start()
         yield service
     finally:
         service.close()
+
+
+@pytest.fixture
+def service(running: Service) -> Service:
+    """A running service, shared by tests that leave it running."""
+    assert running.is_running, running.said
+    return running
 
 
 @pytest.fixture

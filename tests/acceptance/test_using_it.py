@@ -51,7 +51,7 @@ def test_the_model_sees_the_photograph(service: Service) -> None:
 
 
 def test_from_the_shell(service: Service) -> None:
-    result = service.run_command("submit", *SAMPLE_FILES, "--wait")
+    result = service.run_command("submit", *SAMPLE_FILES, "--wait", "--timeout", "100")
     assert result.returncode == 0, result.stderr
     lines = [line.split("\t") for line in result.stdout.splitlines()]
     assert [path for path, _ in lines] == [str(path) for path in SAMPLE_FILES]
@@ -59,7 +59,7 @@ def test_from_the_shell(service: Service) -> None:
 
 
 def test_from_the_shell_as_json_lines(service: Service) -> None:
-    options = ("--wait", "--jsonl", "--decoding", "greedy")
+    options = ("--wait", "--timeout", "100", "--jsonl", "--decoding", "greedy")
     result = service.run_command("submit", SAMPLE_FILES[0], "/no/such.jpg", *options)
     assert result.returncode == 1
     assert result.stderr == "/no/such.jpg: No such file or directory\n"
