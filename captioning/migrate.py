@@ -15,6 +15,8 @@ from captioning.database import Database
 from captioning.errors import DatabaseUnavailable
 
 logger = logging.getLogger(__name__)
+# It announces its dialect at each look at the schema, and /readyz looks every time.
+logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)
 
 
 def migrate(database: Database, revision: str = "head") -> None:
