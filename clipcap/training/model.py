@@ -6,33 +6,12 @@ padding; the loss leaves padding out, and end-of-text is a target like any other
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from transformers import GPT2LMHeadModel
 
 from clipcap.mappers import MLPMapper
-
-IGNORED = -100  # what cross_entropy leaves out
-PADDED_TO = 4
-"""Lengths are padded to a multiple of this: the fewer different shapes a CPU's matrix library
-meets, the fewer kernels it builds and keeps."""
-
-
-class PaddedTexts:
-    """Captions as token ids, each ended by end-of-text and padded on demand."""
-
-    def __init__(self, token_ids: Sequence[list[int]], end_of_text_id: int) -> None:
-        self._ids = [torch.tensor([*ids, end_of_text_id]) for ids in token_ids]
-        self.lengths = [len(ids) for ids in self._ids]
-
-    def batch(self, items: Tensor) -> Tensor:
-        """Targets `(B, T)`, padded with IGNORED."""
-        targets = nn.utils.rnn.pad_sequence(
-            [self._ids[item] for item in items.tolist()], batch_first=True, padding_value=IGNORED
-        )
-        return nn.functional.pad(targets, (0, -targets.shape[1] % PADDED_TO), value=IGNORED)
+from clipcap.training.captions import IGNORED
 
 
 class PrefixLanguageModel(nn.Module):

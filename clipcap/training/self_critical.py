@@ -17,7 +17,8 @@ from torch import Tensor
 
 from clipcap.evaluation.scores import normalise
 from clipcap.search import CachedModel
-from clipcap.training.model import IGNORED, PrefixLanguageModel, token_log_probabilities
+from clipcap.training.captions import IGNORED
+from clipcap.training.model import PrefixLanguageModel, token_log_probabilities
 
 LONGEST_NGRAM = 4
 LENGTH_SIGMA = 6.0

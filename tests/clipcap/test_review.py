@@ -32,11 +32,12 @@ from clipcap.captioner import as_sentence
 from clipcap.cli import main
 from clipcap.encoder import load_folder
 from clipcap.search import search
+from clipcap.training.captions import PaddedTexts
 from clipcap.training.config import TrainingConfig, read_config
 from clipcap.training.data import read_folder, read_texts
+from clipcap.training.dev import mean_loss
 from clipcap.training.embeddings import fingerprint
-from clipcap.training.model import PaddedTexts
-from clipcap.training.run import _mean_loss, train
+from clipcap.training.run import train
 from tests.clipcap.test_search import VOCABULARY, random_decoder, random_prefix
 from tests.tiny_bundle import TINY_CONFIG, build_colour_data, build_tiny_tower
 
@@ -403,7 +404,7 @@ def test_a_last_step_that_ruins_the_weights_is_told(
 def test_each_token_of_dev_counts_once() -> None:
     """101 captions are a batch of 100 and one of 1, which must not weigh half."""
     texts = PaddedTexts([[1, 2]] * 100 + [[1] * 9], end_of_text_id=0)
-    loss = _mean_loss(lambda items: torch.tensor(float(100 in items.tolist())), texts)
+    loss = mean_loss(lambda items: torch.tensor(float(100 in items.tolist())), texts)
     assert loss == pytest.approx(10 / 310)
 
 

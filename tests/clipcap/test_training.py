@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 
 from clipcap import DataError, TrainingError
 from clipcap.encoder import load_folder
+from clipcap.training.captions import IGNORED, PaddedTexts
 from clipcap.training.config import read_config
 from clipcap.training.data import read_evaluation_set, read_folder, read_splits, read_texts
 from clipcap.training.embeddings import embed
-from clipcap.training.model import IGNORED, PaddedTexts, caption_loss
+from clipcap.training.model import caption_loss
 from clipcap.training.run import train
 from clipcap.training.stage import make_batches
 from clipcap.training.text import clean, train_tokenizer

@@ -1,0 +1,71 @@
+"""What is measured on the dev images while training: the loss, and the scores of captions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from clipcap.evaluation.scores import Scores, score
+from clipcap.options import DecodingOptions
+from clipcap.search import search
+from clipcap.training.captions import PaddedTexts, caption_pairs
+from clipcap.training.config import TrainingConfig
+from clipcap.training.data import Example, Splits
+from clipcap.training.model import PrefixLanguageModel
+from clipcap.training.parts import Parts
+
+EVALUATION_BATCH = 100
+FEW_IMAGES = 100
+"""With fewer dev images CIDEr-D says too little: then the lowest dev loss is the best epoch."""
+
+
+def mean_loss(loss: Callable[[Tensor], Tensor], texts: PaddedTexts) -> float:
+    """Nats per token over all texts, each token counted once."""
+    total = 0.0
+    for items in torch.split(torch.arange(len(texts.lengths)), EVALUATION_BATCH):
+        total += loss(items).item() * sum(texts.lengths[item] for item in items.tolist())
+    return total / sum(texts.lengths)
+
+
+def dev_evaluation(
+    parts: Parts,
+    module: PrefixLanguageModel,
+    splits: Splits,
+    embeddings: Tensor,
+    config: TrainingConfig,
+) -> Callable[[], dict[str, float]]:
+    """What is measured after an epoch: the loss on dev, and the scores of greedy search."""
+    device = parts.decoder.model.device
+    dev, dev_images = caption_pairs(splits.dev, parts.decoder, config)
+
+    @torch.inference_mode()
+    def evaluate() -> dict[str, float]:
+        dev_loss = mean_loss(
+            lambda items: module(
+                embeddings[dev_images[items]].to(device), dev.batch(items).to(device)
+            ),
+            dev,
+        )
+        greedy = DecodingOptions(method="greedy")
+        scores = score_dev(parts, embeddings, splits.dev, greedy)
+        return {"dev_loss": dev_loss, **scores.as_dict()}
+
+    return evaluate
+
+
+def score_dev(
+    parts: Parts,
+    embeddings: Tensor,
+    examples: Sequence[Example],
+    options: DecodingOptions,
+) -> Scores:
+    """Caption dev from its embeddings and score the best candidates."""
+    texts = []
+    with torch.inference_mode():
+        for batch in torch.split(embeddings, EVALUATION_BATCH):
+            prefix = parts.mapper(batch.to(parts.decoder.model.device))
+            found = search(parts.decoder.model, prefix, parts.decoder.end_of_text_id, options)
+            texts += [parts.decoder.text(candidates[0].token_ids) for candidates in found]
+    return score(texts, [example.captions for example in examples])

@@ -1,0 +1,103 @@
+"""What a run trains: an encoder, a mapper and a decoder, from a bundle or new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from clipcap import bundle as bundles
+from clipcap import decoder as decoders
+from clipcap import encoder as encoders
+from clipcap.decoder import Decoder
+from clipcap.encoder import Encoder
+from clipcap.errors import TrainingError
+from clipcap.mappers import MapperConfig, MLPMapper, build_mapper
+from clipcap.training.captions import clean_caption
+from clipcap.training.config import TrainingConfig
+from clipcap.training.data import Splits
+from clipcap.training.text import train_tokenizer
+
+
+@dataclass
+class Parts:
+    """What a captioner is made of, before and while it is trained."""
+
+    encoder: Encoder
+    decoder: Decoder
+    mapper: MLPMapper
+
+
+def as_started_from(config: TrainingConfig) -> TrainingConfig:
+    """What a bundle has fixed already is not for a run that goes on from it to choose."""
+    if not config.start_from:
+        return config
+    for field in ("encoder", "decoder"):
+        if getattr(config, field):
+            raise TrainingError(
+                f"{field}: the bundle to start from, {config.start_from!r}, brings its own; "
+                "leave it out, or set start_from to nothing"
+            )
+    begun = bundles.read_config(bundles.locate(config.start_from))
+    return config.model_copy(
+        update={
+            "prefix_length": begun.mapper.prefix_length,
+            "normalize_embedding": begun.normalize_embedding,
+            "presentation": begun.presentation,
+        }
+    )
+
+
+def start(config: TrainingConfig, splits: Splits, texts: Sequence[str]) -> Parts:
+    if config.start_from:
+        bundle = bundles.load(config.start_from)
+        parts = Parts(bundle.encoder, bundle.decoder, bundle.mapper)
+    else:
+        parts = _new_parts(config, splits, texts)
+    _set_dropout(parts.mapper, config.mapper_dropout)
+    _set_dropout(parts.decoder.model, config.dropout)
+    return parts
+
+
+def _set_dropout(module: torch.nn.Module, share: float) -> None:
+    for part in module.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = share
+
+
+def _new_parts(config: TrainingConfig, splits: Splits, texts: Sequence[str]) -> Parts:
+    if not config.encoder:
+        raise TrainingError("name an encoder, or a bundle to start from")
+    folder = Path(config.encoder)
+    encoder = (
+        encoders.load_folder(folder) if folder.is_dir() else encoders.load_named(config.encoder)
+    )
+    decoder = (
+        decoders.load_named(config.decoder)
+        if config.decoder
+        else _new_decoder(config, splits, texts)
+    )
+    mapper = build_mapper(
+        MapperConfig(
+            kind="mlp",
+            embedding_dim=encoder.embedding_dim,
+            prefix_length=config.prefix_length,
+            decoder_dim=decoder.dim,
+        )
+    )
+    return Parts(encoder, decoder, mapper)
+
+
+def _new_decoder(config: TrainingConfig, splits: Splits, texts: Sequence[str]) -> Decoder:
+    captions = texts or [
+        clean_caption(c, config) for example in splits.train for c in example.captions
+    ]
+    return decoders.new_decoder(
+        train_tokenizer(captions, config.vocab_size),
+        n_layer=config.layers,
+        n_embd=config.width,
+        n_head=config.heads,
+        n_positions=config.context,
+    )

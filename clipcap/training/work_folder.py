@@ -1,0 +1,46 @@
+"""The folder beside the bundle that holds what a run has done so far."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from clipcap.errors import TrainingError
+from clipcap.training.config import TrainingConfig
+from clipcap.training.data import Splits
+
+
+def claim_work_folder(
+    work: Path, config: TrainingConfig, splits: Splits, texts: Sequence[str]
+) -> None:
+    """A run goes on only as it was begun, on the same data."""
+    record = json.loads(config.model_dump_json())
+    record["data"] = _digest(splits, texts)
+    path = work / "run.json"
+    if not path.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(record, indent=2) + "\n")
+        os.replace(part, path)
+        return
+    begun = json.loads(path.read_text())
+    changed = sorted(key for key in record if begun.get(key) != record[key])
+    if changed:
+        raise TrainingError(
+            f"{work} holds a run that was begun with other values of {', '.join(changed)}: "
+            "remove the folder to start anew, or choose another --out"
+        )
+
+
+def _digest(splits: Splits, texts: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    for examples in (splits.train, splits.dev):
+        digest.update(b"images\0")
+        for example in examples:
+            digest.update("\0".join([example.path.name, *example.captions, "\n"]).encode())
+    for text in texts:
+        digest.update(f"{text}\n".encode())
+    return digest.hexdigest()[:16]
