@@ -7,9 +7,13 @@ captioner = Captioner.load("bundled")
 print(caption.text, caption.mean_log_probability)
 """
 
-from clipcap.captioner import Caption, Captioner
+from typing import TYPE_CHECKING, Any
+
 from clipcap.errors import BundleError, ClipCapError, DataError, OptionsError, TrainingError
 from clipcap.options import DecodingOptions
+
+if TYPE_CHECKING:
+    from clipcap.captioner import Caption, Captioner
 
 __all__ = [
     "BundleError",
@@ -21,3 +25,13 @@ __all__ = [
     "OptionsError",
     "TrainingError",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the captioner, and torch with it, only for those who ask: `clipcap --help` and a
+    broken command line need not wait five seconds."""
+    if name in ("Caption", "Captioner"):
+        from clipcap import captioner
+
+        return getattr(captioner, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

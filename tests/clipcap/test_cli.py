@@ -25,6 +25,19 @@ def clipcap(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_help_waits_for_no_torch() -> None:
+    code = (
+        "import sys, clipcap.cli\n"
+        "clipcap.cli.main(['train', '--help'], standalone_mode=False)\n"
+        "print('loaded:', {'torch', 'transformers', 'numpy', 'PIL'} & sys.modules.keys())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "--epochs" in done.stdout
+    assert done.stdout.endswith("loaded: set()\n")
+
+
 def test_a_photo_that_cannot_be_read_does_not_stop_the_others(
     tiny_bundle: Path, tmp_path: Path
 ) -> None:
