@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, ImageOps
 
 from clipcap.errors import DataError
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(source: Path | BinaryIO, *, name: str | None = None) -> Image.Image:
     """Read an image file, the first frame where there are several.
 
-    Raises: DataError, naming the file.
+    Raises: DataError, naming the file, or `name` where the source has none.
     """
+    path = name or source
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             return to_rgb(image)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or 'cannot be read as an image'}") from error

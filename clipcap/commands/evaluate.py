@@ -20,9 +20,9 @@ def evaluate(bundle: str, data: Path, json_file: Path | None, batch_size: int) -
     """Score BUNDLE (a folder, or 'bundled') on DATA, a captioned folder or one that holds it
     as `dev`. All scores are times 100."""
     from clipcap.captioner import Captioner
+    from clipcap.data import read_evaluation_set
     from clipcap.evaluation.evaluate import evaluate as run
     from clipcap.evaluation.scores import load_scorers
-    from clipcap.training.data import read_evaluation_set
 
     # What would fail after all captions are made fails now.
     load_scorers()

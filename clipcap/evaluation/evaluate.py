@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from clipcap.captioner import Captioner
+from clipcap.data import Example
 from clipcap.evaluation.scores import Scores, score
-from clipcap.images import open_image
-from clipcap.training.data import Example
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ def evaluate(
     with tqdm(total=len(examples), desc="captioning", unit="image") as bar:
         for start in range(0, len(examples), batch_size):
             batch = examples[start : start + batch_size]
-            found = captioner.caption([open_image(example.path) for example in batch])
+            found = captioner.caption([example.image.open() for example in batch])
             captions += [candidates[0].text for candidates in found]
             bar.update(len(batch))
     return Evaluation(tuple(captions), score(captions, [example.captions for example in examples]))

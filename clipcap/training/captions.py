@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from clipcap.data import Example
 from clipcap.decoder import Decoder
 from clipcap.errors import TrainingError
 from clipcap.training.config import TrainingConfig
-from clipcap.training.data import Example
 from clipcap.training.text import clean
 
 IGNORED = -100  # what cross_entropy leaves out

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from clipcap.data import Example, Splits
 from clipcap.evaluation.scores import Scores, score
 from clipcap.options import DecodingOptions
 from clipcap.search import search
 from clipcap.training.captions import PaddedTexts, caption_pairs
 from clipcap.training.config import TrainingConfig
-from clipcap.training.data import Example, Splits
 from clipcap.training.model import PrefixLanguageModel
 from clipcap.training.parts import Parts
 

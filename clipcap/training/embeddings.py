@@ -15,23 +15,23 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from clipcap.data.pictures import Picture
 from clipcap.encoder import Encoder
-from clipcap.images import open_image
 
 SHARD_IMAGES = 512
 BATCH_IMAGES = 32
 
 
-def embed(encoder: Encoder, paths: Sequence[Path], cache: Path, *, label: str) -> Tensor:
+def embed(encoder: Encoder, pictures: Sequence[Picture], cache: Path, *, label: str) -> Tensor:
     """Embeddings of images, from the cache where they are there: `(N, D)`, not normalised.
 
     Raises: DataError, naming the image that cannot be read.
     """
-    folder = cache / fingerprint(encoder, paths)
+    folder = cache / fingerprint(encoder, pictures)
     folder.mkdir(parents=True, exist_ok=True)
-    shards = [paths[i : i + SHARD_IMAGES] for i in range(0, len(paths), SHARD_IMAGES)]
+    shards = [pictures[i : i + SHARD_IMAGES] for i in range(0, len(pictures), SHARD_IMAGES)]
     parts = []
-    with tqdm(total=len(paths), desc=f"encoding {label}", unit="image") as bar:
+    with tqdm(total=len(pictures), desc=f"encoding {label}", unit="image") as bar:
         for number, shard in enumerate(shards):
             file = folder / f"{number:05d}.safetensors"
             if not file.exists():
@@ -44,22 +44,20 @@ def embed(encoder: Encoder, paths: Sequence[Path], cache: Path, *, label: str) -
     return torch.cat(parts)
 
 
-def fingerprint(encoder: Encoder, paths: Sequence[Path]) -> str:
+def fingerprint(encoder: Encoder, pictures: Sequence[Picture]) -> str:
     """Changes with the tower, the list of images and the size or time of any of them."""
     digest = hashlib.sha256(encoder.fingerprint().encode())
-    for path in paths:
-        stat = path.stat()
-        name = f"{path.parent.name}/{path.name}"  # not all of it: data may move
-        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    for picture in pictures:
+        digest.update(f"{picture.stamp()}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def _encode(encoder: Encoder, paths: Sequence[Path], bar: tqdm[Any]) -> Tensor:
+def _encode(encoder: Encoder, pictures: Sequence[Picture], bar: tqdm[Any]) -> Tensor:
     parts = []
     with ThreadPoolExecutor(2) as pool, torch.inference_mode():
-        for start in range(0, len(paths), BATCH_IMAGES):
-            batch = paths[start : start + BATCH_IMAGES]
-            read = pool.map(lambda path: encoder.preprocess(open_image(path)), batch)
+        for start in range(0, len(pictures), BATCH_IMAGES):
+            batch = pictures[start : start + BATCH_IMAGES]
+            read = pool.map(lambda picture: encoder.preprocess(picture.open()), batch)
             parts.append(encoder.encode(torch.stack(list(read))).float().cpu())
             bar.update(len(batch))
     return torch.cat(parts)

@@ -11,13 +11,13 @@ import torch
 from clipcap import bundle as bundles
 from clipcap import decoder as decoders
 from clipcap import encoder as encoders
+from clipcap.data import Splits
 from clipcap.decoder import Decoder
 from clipcap.encoder import Encoder
 from clipcap.errors import TrainingError
 from clipcap.mappers import MapperConfig, MLPMapper, build_mapper
 from clipcap.training.captions import clean_caption
 from clipcap.training.config import TrainingConfig
-from clipcap.training.data import Splits
 from clipcap.training.text import train_tokenizer
 
 

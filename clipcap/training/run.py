@@ -12,13 +12,13 @@ from torch import Tensor
 
 from clipcap import bundle as bundles
 from clipcap.bundle import BundleConfig
+from clipcap.data import Example, Splits, read_splits, read_texts
 from clipcap.encoder import Encoder
 from clipcap.errors import TrainingError
 from clipcap.evaluation.scores import Scores, load_scorers
 from clipcap.training.captions import clean_caption, longest_caption
 from clipcap.training.card import model_card
 from clipcap.training.config import TrainingConfig
-from clipcap.training.data import Example, Splits, read_splits, read_texts
 from clipcap.training.dev import dev_evaluation, score_dev
 from clipcap.training.embeddings import embed
 from clipcap.training.model import PrefixLanguageModel
@@ -95,7 +95,7 @@ def _texts(config: TrainingConfig, splits: Splits) -> list[str]:
 def _embed(
     encoder: Encoder, examples: Sequence[Example], cache: Path, label: str, config: TrainingConfig
 ) -> Tensor:
-    embeddings = embed(encoder, [example.path for example in examples], cache, label=label)
+    embeddings = embed(encoder, [example.image for example in examples], cache, label=label)
     if not config.normalize_embedding:
         return embeddings
     return torch.nn.functional.normalize(embeddings, dim=-1)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from clipcap.data import Splits
 from clipcap.decoder import Decoder
 from clipcap.training.captions import (
     IGNORED,
@@ -17,7 +18,6 @@ from clipcap.training.captions import (
     tokenize,
 )
 from clipcap.training.config import TrainingConfig
-from clipcap.training.data import Splits
 from clipcap.training.dev import FEW_IMAGES, mean_loss
 from clipcap.training.model import PrefixLanguageModel, TextLanguageModel
 from clipcap.training.parts import Parts

@@ -8,9 +8,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from clipcap.data import Splits
 from clipcap.errors import TrainingError
 from clipcap.training.config import TrainingConfig
-from clipcap.training.data import Splits
 
 
 def claim_work_folder(
@@ -40,7 +40,7 @@ def _digest(splits: Splits, texts: Sequence[str]) -> str:
     for examples in (splits.train, splits.dev):
         digest.update(b"images\0")
         for example in examples:
-            digest.update("\0".join([example.path.name, *example.captions, "\n"]).encode())
+            digest.update("\0".join([example.image.name, *example.captions, "\n"]).encode())
     for text in texts:
         digest.update(f"{text}\n".encode())
     return digest.hexdigest()[:16]

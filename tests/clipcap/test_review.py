@@ -30,11 +30,13 @@ from clipcap import bundle as bundles
 from clipcap import decoder as decoders
 from clipcap.captioner import as_sentence
 from clipcap.cli import main
+from clipcap.data import read_texts
+from clipcap.data.folder import read_folder
+from clipcap.data.pictures import ImageFile
 from clipcap.encoder import load_folder
 from clipcap.search import search
 from clipcap.training.captions import PaddedTexts
 from clipcap.training.config import TrainingConfig, read_config
-from clipcap.training.data import read_folder, read_texts
 from clipcap.training.dev import mean_loss
 from clipcap.training.embeddings import fingerprint
 from clipcap.training.run import train
@@ -299,7 +301,7 @@ def test_train_and_dev_images_of_the_same_names_are_told_apart(tmp_path: Path) -
         path = tmp_path / split / "1.png"
         Image.new("RGB", (4, 4)).save(path)
         shutil.copystat(tmp_path / "train" / "1.png", path)
-        prints.add(fingerprint(encoder, [path]))
+        prints.add(fingerprint(encoder, [ImageFile(path, path.name)]))
     assert len(prints) == 2
 
 

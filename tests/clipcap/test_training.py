@@ -15,10 +15,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from clipcap import DataError, TrainingError
+from clipcap.data import read_evaluation_set, read_splits, read_texts
+from clipcap.data.folder import read_folder
+from clipcap.data.pictures import ImageFile
 from clipcap.encoder import load_folder
 from clipcap.training.captions import IGNORED, PaddedTexts
 from clipcap.training.config import read_config
-from clipcap.training.data import read_evaluation_set, read_folder, read_splits, read_texts
 from clipcap.training.embeddings import embed
 from clipcap.training.model import caption_loss
 from clipcap.training.run import train
@@ -69,7 +71,7 @@ def test_the_held_out_share_is_the_same_for_the_same_seed(tmp_path: Path) -> Non
     assert first == read_splits(folder, held_out=0.25, seed=1)
     assert first != read_splits(folder, held_out=0.25, seed=2)
     assert (len(first.train), len(first.dev)) == (15, 5)
-    assert not {e.path for e in first.train} & {e.path for e in first.dev}
+    assert not {e.image for e in first.train} & {e.image for e in first.dev}
 
 
 def test_train_and_dev_folders_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -149,21 +151,22 @@ def test_end_of_text_is_a_target() -> None:
 
 def test_an_image_is_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = load_folder(build_tiny_tower(tmp_path / "tower"))
-    paths = []
-    for i in range(5):
-        paths.append(tmp_path / f"{i}.png")
-        Image.new("RGB", (9, 9), (i * 40, 0, 0)).save(paths[-1])
-    first = embed(encoder, paths, tmp_path / "cache", label="test")
+    pictures = [ImageFile(tmp_path / f"{i}.png", f"{i}.png") for i in range(5)]
+    for i, picture in enumerate(pictures):
+        Image.new("RGB", (9, 9), (i * 40, 0, 0)).save(picture.path)
+    first = embed(encoder, pictures, tmp_path / "cache", label="test")
 
     def never(_: torch.Tensor) -> torch.Tensor:
         raise AssertionError("encoded again")
 
     with monkeypatch.context() as patch:
         patch.setattr(encoder, "encode", never)
-        torch.testing.assert_close(embed(encoder, paths, tmp_path / "cache", label="test"), first)
+        torch.testing.assert_close(
+            embed(encoder, pictures, tmp_path / "cache", label="test"), first
+        )
 
-    Image.new("RGB", (12, 12), "blue").save(paths[0])
-    again = embed(encoder, paths, tmp_path / "cache", label="test")
+    Image.new("RGB", (12, 12), "blue").save(pictures[0].path)
+    again = embed(encoder, pictures, tmp_path / "cache", label="test")
     assert not torch.allclose(again[0], first[0])
     torch.testing.assert_close(again[1:], first[1:])
 
@@ -172,7 +175,9 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     encoder = load_folder(build_tiny_tower(tmp_path / "tower"))
     (tmp_path / "bad.jpg").write_bytes(b"not an image")
     with pytest.raises(DataError, match=r"bad\.jpg"):
-        embed(encoder, [tmp_path / "bad.jpg"], tmp_path / "cache", label="test")
+        embed(
+            encoder, [ImageFile(tmp_path / "bad.jpg", "bad.jpg")], tmp_path / "cache", label="test"
+        )
 
 
 def test_a_recipe_with_an_unknown_field_is_refused(tmp_path: Path) -> None:
