@@ -14,6 +14,7 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clipcap.errors import BundleError
@@ -132,3 +133,42 @@ def _image_side(model: Any, *, source: str | None, folder: Path | None) -> Encod
         source=source,
         folder=folder,
     )
+
+
+@dataclass
+class ClipModel:
+    """Both sides of an open_clip model, for fine-tuning it."""
+
+    model: Any
+    tokenize: Callable[[list[str]], Tensor]
+    """Captions to tokens `(N, T)`."""
+    config: dict[str, Any]
+    """open_clip_config.json."""
+
+
+def load_clip(encoder: Encoder) -> ClipModel:
+    """Load, once more and whole, the model that an encoder is the image side of.
+
+    Raises: BundleError when it has no text side that can read captions.
+    """
+    if encoder.folder is not None:
+        name, tag = f"local-dir:{encoder.folder}", None
+        config = json.loads((encoder.folder / CONFIG_FILE).read_text())
+    else:
+        name, _, tag = str(encoder.source).partition(":")
+        config = {"model_cfg": open_clip.get_model_config(name)}
+    model = open_clip.create_model(name, pretrained=tag, require_pretrained=True)
+    config["preprocess_cfg"] = model.visual.preprocess_cfg
+    tokenizer = open_clip.get_tokenizer(name)
+    text_config = config["model_cfg"].get("text_cfg", {})
+    if text_config.get("vocab_size", tokenizer.vocab_size) < tokenizer.vocab_size:
+        raise BundleError(f"encoder {name!r}: its text side is too small to read captions")
+    return ClipModel(model, tokenizer, config)
+
+
+def save_clip(clip: ClipModel, folder: Path) -> None:
+    """Write a folder that load_folder reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_FILE).write_text(json.dumps(clip.config, indent=2) + "\n")
+    weights = {key: tensor.cpu().contiguous() for key, tensor in clip.model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS_FILE)

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 FEATURES = 1280
-IMAGE_SIZE_PX = 260
+IMAGE_SIZE_PX = 224
 
 MODEL_CFG = {
     "embed_dim": FEATURES,
@@ -31,8 +31,14 @@ MODEL_CFG = {
         "timm_proj": "none",
         "image_size": IMAGE_SIZE_PX,
     },
-    # open_clip needs a text side. Captioning does not: this is the smallest it accepts.
-    "text_cfg": {"context_length": 8, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1},
+    # Only for tuning the tower on captions, from random weights. Its vocabulary is CLIP's own.
+    "text_cfg": {
+        "context_length": 32,
+        "vocab_size": 49408,
+        "width": 256,
+        "heads": 4,
+        "layers": 2,
+    },
 }
 PREPROCESS_CFG = {
     "size": IMAGE_SIZE_PX,
@@ -86,6 +92,7 @@ def rename_keys(
 
 
 def build(out: Path) -> None:
+    torch.manual_seed(0)
     model = open_clip.CLIP(**MODEL_CFG)
     trunk = model.visual.trunk
     weights = torch.load(pretrained_file(), weights_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -18,7 +19,7 @@ COLOURS = ("red", "green", "blue", "white", "black", "yellow", "cyan", "magenta"
 SENTENCES = ("a {} square", "a {} picture", "a plain {} picture", "all of it is {}")
 IMAGE_SIZE_PX = 32
 
-TOWER = {
+TOWER: dict[str, Any] = {
     "embed_dim": 32,
     "vision_cfg": {"image_size": IMAGE_SIZE_PX, "layers": 1, "width": 32, "head_width": 16,
                    "patch_size": 16, "pool_type": "avg"},
@@ -49,12 +50,21 @@ TINY_CONFIG = TrainingConfig(
 )
 
 
-def build_tiny_tower(folder: Path) -> Path:
+READING_TOWER = {**TOWER, "text_cfg": {**TOWER["text_cfg"], "vocab_size": 49408}}
+"""Its text side has CLIP's vocabulary, so it can be tuned on captions."""
+CONVOLUTIONAL_TOWER = {
+    **READING_TOWER,
+    "vision_cfg": {"timm_model_name": "test_efficientnet", "timm_pool": "avg",
+                   "timm_proj": "linear", "image_size": IMAGE_SIZE_PX},
+}  # fmt: skip
+
+
+def build_tiny_tower(folder: Path, model_cfg: dict[str, Any] = TOWER) -> Path:
     """An open_clip model folder with seeded random weights."""
     torch.manual_seed(0)
     folder.mkdir(parents=True)
-    save_file(open_clip.CLIP(**TOWER).state_dict(), folder / "open_clip_model.safetensors")
-    config = {"model_cfg": TOWER, "preprocess_cfg": PREPROCESS}
+    save_file(open_clip.CLIP(**model_cfg).state_dict(), folder / "open_clip_model.safetensors")
+    config = {"model_cfg": model_cfg, "preprocess_cfg": PREPROCESS}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     return folder
 

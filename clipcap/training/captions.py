@@ -26,6 +26,12 @@ class PaddedTexts:
         self._ids = [torch.tensor([*ids, end_of_text_id]) for ids in token_ids]
         self.lengths = [len(ids) for ids in self._ids]
 
+    def share(self, items: Tensor) -> float:
+        """The tokens of a batch beside those of an average batch of as many captions. A mean
+        over tokens times this weighs each token of the set alike, however batches are made."""
+        found: int = sum(self.lengths[item] for item in items.tolist())
+        return found / len(items) * len(self.lengths) / sum(self.lengths)
+
     def batch(self, items: Tensor) -> Tensor:
         """Targets `(B, T)`, padded with IGNORED."""
         targets = nn.utils.rnn.pad_sequence(

@@ -12,8 +12,8 @@ def model_card(config: BundleConfig) -> str:
         f"| {stage.replace('_', ' ')} {number} | {row['dev_loss']:.3f} "
         f"| {row['bleu_4']:.1f} | {row['cider_d']:.1f} |"
         for stage, rows in run["history"].items()
-        if stage != "pretraining"
         for number, row in enumerate(rows, start=1)
+        if "cider_d" in row
     )
     return f"""# {config.name}
 

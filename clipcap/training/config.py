@@ -43,6 +43,13 @@ class TrainingConfig(BaseModel):
         0.1, gt=0, lt=1, description="share kept for dev where the data has no dev folder"
     )
 
+    tower_epochs: int = Field(0, ge=0, description="of fine-tuning the image tower on the captions")
+    tower_groups: int = Field(10, gt=0, description="layer groups of the tower that are tuned")
+    tower_batch: int = Field(64, gt=1, description="images in one step")
+    tower_learning_rate: float = Field(3e-4, gt=0)
+    tower_text_learning_rate: float = Field(1e-3, gt=0, description="for the text side")
+    views: int = Field(1, gt=0, description="of each image to train on, the image and crops of it")
+
     pretrain_text: Path | None = Field(
         None, description="captions without images, JSON lines, for the decoder to read first"
     )

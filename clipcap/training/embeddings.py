@@ -1,5 +1,5 @@
-"""Every image is encoded once: embeddings in safetensors shards beside the run, so that a
-run that is killed goes on with the next shard."""
+"""Every image is encoded once, and where asked to some other views of it: embeddings in
+safetensors shards beside the run, so that a run that is killed goes on with the next shard."""
 
 from __future__ import annotations
 
@@ -17,17 +17,22 @@ from tqdm import tqdm
 
 from clipcap.data.pictures import Picture
 from clipcap.encoder import Encoder
+from clipcap.training.augment import augment
 
 SHARD_IMAGES = 512
 BATCH_IMAGES = 32
+READING_THREADS = 2
 
 
-def embed(encoder: Encoder, pictures: Sequence[Picture], cache: Path, *, label: str) -> Tensor:
-    """Embeddings of images, from the cache where they are there: `(N, D)`, not normalised.
+def embed(
+    encoder: Encoder, pictures: Sequence[Picture], cache: Path, *, label: str, views: int = 1
+) -> Tensor:
+    """Embeddings of images, from the cache where they are there: `(N, V, D)`, not normalised.
+    The first view of an image is the image as it is.
 
     Raises: DataError, naming the image that cannot be read.
     """
-    folder = cache / fingerprint(encoder, pictures)
+    folder = cache / fingerprint(encoder, pictures, views)
     folder.mkdir(parents=True, exist_ok=True)
     shards = [pictures[i : i + SHARD_IMAGES] for i in range(0, len(pictures), SHARD_IMAGES)]
     parts = []
@@ -35,7 +40,7 @@ def embed(encoder: Encoder, pictures: Sequence[Picture], cache: Path, *, label: 
         for number, shard in enumerate(shards):
             file = folder / f"{number:05d}.safetensors"
             if not file.exists():
-                part = _encode(encoder, shard, bar)
+                part = _encode(encoder, shard, views, torch.Generator().manual_seed(number), bar)
                 save_file({"embeddings": part}, file.with_suffix(".part"))
                 os.replace(file.with_suffix(".part"), file)
             else:
@@ -44,20 +49,37 @@ def embed(encoder: Encoder, pictures: Sequence[Picture], cache: Path, *, label: 
     return torch.cat(parts)
 
 
-def fingerprint(encoder: Encoder, pictures: Sequence[Picture]) -> str:
-    """Changes with the tower, the list of images and the size or time of any of them."""
-    digest = hashlib.sha256(encoder.fingerprint().encode())
+def read_pixels(encoder: Encoder, pictures: Sequence[Picture]) -> Tensor:
+    """Images as the tower sees them: `(B, 3, H, W)`.
+
+    Raises: DataError, naming the image that cannot be read.
+    """
+    with ThreadPoolExecutor(READING_THREADS) as pool:
+        return torch.stack(
+            list(pool.map(lambda picture: encoder.preprocess(picture.open()), pictures))
+        )
+
+
+def fingerprint(encoder: Encoder, pictures: Sequence[Picture], views: int) -> str:
+    """Changes with the tower, the views, the list of images and the size or time of any."""
+    digest = hashlib.sha256(f"{encoder.fingerprint()} {views}".encode())
     for picture in pictures:
         digest.update(f"{picture.stamp()}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def _encode(encoder: Encoder, pictures: Sequence[Picture], bar: tqdm[Any]) -> Tensor:
+@torch.inference_mode()
+def _encode(
+    encoder: Encoder,
+    pictures: Sequence[Picture],
+    views: int,
+    generator: torch.Generator,
+    bar: tqdm[Any],
+) -> Tensor:
     parts = []
-    with ThreadPoolExecutor(2) as pool, torch.inference_mode():
-        for start in range(0, len(pictures), BATCH_IMAGES):
-            batch = pictures[start : start + BATCH_IMAGES]
-            read = pool.map(lambda picture: encoder.preprocess(picture.open()), batch)
-            parts.append(encoder.encode(torch.stack(list(read))).float().cpu())
-            bar.update(len(batch))
+    for start in range(0, len(pictures), BATCH_IMAGES):
+        pixels = read_pixels(encoder, pictures[start : start + BATCH_IMAGES])
+        seen = [pixels, *(augment(pixels, generator) for _ in range(views - 1))]
+        parts.append(torch.stack([encoder.encode(view).float().cpu() for view in seen], dim=1))
+        bar.update(len(pixels))
     return torch.cat(parts)

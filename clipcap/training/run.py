@@ -26,6 +26,7 @@ from clipcap.training.parts import Parts, as_started_from, start
 from clipcap.training.stage import run_stage
 from clipcap.training.stages import captioning_stage, pretraining_stage, self_critical_stage
 from clipcap.training.text import END_OF_TEXT
+from clipcap.training.tower import tune_tower
 from clipcap.training.work_folder import claim_work_folder
 
 
@@ -33,7 +34,7 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
     """Train on `data` and write the bundle `out`. What was done so far lies in `out`.work: a
     run that was killed goes on from there.
 
-    1. Read the data and encode every image once.
+    1. Read the data; where asked to, fine-tune the image tower on it; encode every image once.
     2. Where there is text without images, let the decoder read it.
     3. Train mapper and decoder on the captions.
     4. Where asked to, reward captions that score well.
@@ -56,29 +57,29 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
     work = out.with_name(out.name + ".work")
     claim_work_folder(work, config, splits, texts)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    history: dict[str, Any] = {}
+    if config.tower_epochs:
+        parts.encoder, history["tower"] = tune_tower(parts.encoder, splits, config, work)
     parts.encoder.visual.to(device)
-    embeddings = {
-        name: _embed(parts.encoder, examples, work / "embeddings", name, config)
-        for name, examples in (("train", splits.train), ("dev", splits.dev))
-    }
+    train = _embed(parts.encoder, splits.train, work, "train", config, views=config.views)
+    dev = _embed(parts.encoder, splits.dev, work, "dev", config)[:, 0]
     parts.encoder.visual.to("cpu")
     parts.decoder.to(device)
     parts.mapper.to(device)
-    history: dict[str, Any] = {}
     if texts:
         stage = pretraining_stage(parts, texts, splits, config)
         history["pretraining"] = run_stage(stage, config, work)
     module = PrefixLanguageModel(parts.mapper, parts.decoder.model)
-    evaluate = dev_evaluation(parts, module, splits, embeddings["dev"], config)
+    evaluate = dev_evaluation(parts, module, splits, dev, config)
     if config.epochs:
-        stage = captioning_stage(parts, module, splits, embeddings["train"], evaluate, config)
+        stage = captioning_stage(parts, module, splits, train, evaluate, config)
         history["captioning"] = run_stage(stage, config, work)
     if config.self_critical_epochs:
-        stage = self_critical_stage(parts, module, splits, embeddings["train"], evaluate, config)
+        stage = self_critical_stage(parts, module, splits, train, evaluate, config)
         history["self_critical"] = run_stage(stage, config, work)
     parts.decoder.to(torch.device("cpu"))
     parts.mapper.to("cpu")
-    scores = score_dev(parts, embeddings["dev"], splits.dev, config.decoding)
+    scores = score_dev(parts, dev, splits.dev, config.decoding)
     _save(out, parts, config, splits, history, scores)
 
 
@@ -93,9 +94,17 @@ def _texts(config: TrainingConfig, splits: Splits) -> list[str]:
 
 
 def _embed(
-    encoder: Encoder, examples: Sequence[Example], cache: Path, label: str, config: TrainingConfig
+    encoder: Encoder,
+    examples: Sequence[Example],
+    work: Path,
+    label: str,
+    config: TrainingConfig,
+    *,
+    views: int = 1,
 ) -> Tensor:
-    embeddings = embed(encoder, [example.image for example in examples], cache, label=label)
+    """`(N, V, D)`."""
+    pictures = [example.image for example in examples]
+    embeddings = embed(encoder, pictures, work / "embeddings", label=label, views=views)
     if not config.normalize_embedding:
         return embeddings
     return torch.nn.functional.normalize(embeddings, dim=-1)

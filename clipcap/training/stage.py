@@ -21,7 +21,7 @@ from tqdm import tqdm
 from clipcap.errors import TrainingError
 from clipcap.training.config import TrainingConfig
 
-SORTED_BATCHES = 4
+SORTED_BATCHES = 16
 """Captions of like length are batched together within a window of this many batches."""
 
 
@@ -42,6 +42,8 @@ class Stage:
     epochs: int
     batch_size: int
     learning_rate: float
+    rates: dict[float, list[nn.Parameter]] = field(default_factory=dict)
+    """Parameters with a learning rate of their own."""
 
 
 @dataclass
@@ -62,7 +64,7 @@ def run_stage(stage: Stage, config: TrainingConfig, work: Path) -> list[dict[str
     """
     folder = work / stage.name
     folder.mkdir(parents=True, exist_ok=True)
-    optimizer = _optimizer(stage.module, stage.learning_rate, config.weight_decay)
+    optimizer = _optimizer(stage, config.weight_decay)
     progress = _resume(folder / "checkpoint.pt", stage.module, optimizer, config.seed)
     per_epoch = math.ceil(len(stage.lengths) / stage.batch_size)
     total = per_epoch * stage.epochs
@@ -72,7 +74,7 @@ def run_stage(stage: Stage, config: TrainingConfig, work: Path) -> list[dict[str
             batches = make_batches(stage.lengths, stage.batch_size, config.seed, epoch)
             stage.module.train()
             for step in range(progress.step, per_epoch):
-                rate = learning_rate(epoch * per_epoch + step, total, stage.learning_rate, config)
+                rate = learning_rate(epoch * per_epoch + step, total, config)
                 value = _step(stage, optimizer, batches[step], rate, config)
                 bar.update()
                 bar.set_postfix(epoch=epoch + 1, loss=f"{value:.3f}")
@@ -100,23 +102,29 @@ def make_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int)
     return [batches[i] for i in shuffled]
 
 
-def learning_rate(step: int, total: int, peak: float, config: TrainingConfig) -> float:
-    """Linear warmup, then a cosine to zero."""
+def learning_rate(step: int, total: int, config: TrainingConfig) -> float:
+    """Linear warmup to 1, then a cosine to zero."""
     warmup = max(1, round(total * config.warmup))
     if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def _optimizer(module: nn.Module, rate: float, weight_decay: float) -> torch.optim.AdamW:
+def _optimizer(stage: Stage, weight_decay: float) -> torch.optim.AdamW:
     """Weight decay on matrices only, as is usual for GPT-2."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
+    own = {id(p): rate for rate, parameters in stage.rates.items() for p in parameters}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in stage.module.parameters():
+        if parameter.requires_grad:
+            rate = own.get(id(parameter), stage.learning_rate)
+            decay = weight_decay if parameter.ndim >= 2 else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
     return torch.optim.AdamW(
         [
-            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+            {"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay}
+            for (rate, decay), parameters in groups.items()
         ],
-        lr=rate,
+        fused=True,
     )
 
 
@@ -128,7 +136,7 @@ def _step(
     config: TrainingConfig,
 ) -> float:
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["peak"]
     device = next(stage.module.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
         loss = stage.loss(torch.tensor(batch))

@@ -38,7 +38,7 @@ def pretraining_stage(
 
     def loss(items: Tensor) -> Tensor:
         value: Tensor = module(train.batch(items).to(device), config.label_smoothing)
-        return value
+        return value * train.share(items)
 
     @torch.inference_mode()
     def evaluate() -> dict[str, float]:
@@ -69,9 +69,9 @@ def captioning_stage(
     train, train_images = caption_pairs(splits.train, parts.decoder, config)
 
     def loss(items: Tensor) -> Tensor:
-        embedding = embeddings[train_images[items]].to(device)
+        embedding = any_view(embeddings, train_images[items]).to(device)
         value: Tensor = module(embedding, train.batch(items).to(device), config.label_smoothing)
-        return value
+        return value * train.share(items)
 
     few = len(splits.dev) < FEW_IMAGES
     return Stage(
@@ -85,6 +85,14 @@ def captioning_stage(
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
     )
+
+
+def any_view(embeddings: Tensor, images: Tensor) -> Tensor:
+    """One view of each image, drawn at random.
+
+    Shapes: embeddings `(N, V, D)`, images `(B,)` → `(B, D)`.
+    """
+    return embeddings[images, torch.randint(embeddings.shape[1], images.shape)]
 
 
 def self_critical_stage(
@@ -101,7 +109,7 @@ def self_critical_stage(
 
     def loss(items: Tensor) -> Tensor:
         module.train(False)  # what is sampled from is what is trained: no dropout
-        embedding = embeddings[items].to(decoder.model.device)
+        embedding = any_view(embeddings, items).to(decoder.model.device)
         targets = sample(
             module,
             embedding,

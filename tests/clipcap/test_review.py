@@ -301,7 +301,7 @@ def test_train_and_dev_images_of_the_same_names_are_told_apart(tmp_path: Path) -
         path = tmp_path / split / "1.png"
         Image.new("RGB", (4, 4)).save(path)
         shutil.copystat(tmp_path / "train" / "1.png", path)
-        prints.add(fingerprint(encoder, [ImageFile(path, path.name)]))
+        prints.add(fingerprint(encoder, [ImageFile(path, path.name)], views=1))
     assert len(prints) == 2
 
 

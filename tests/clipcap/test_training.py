@@ -27,7 +27,7 @@ from clipcap.training.run import train
 from clipcap.training.stage import make_batches
 from clipcap.training.text import clean, train_tokenizer
 from tests.clipcap.test_search import random_decoder, random_prefix
-from tests.tiny_bundle import TINY_CONFIG, build_colour_data, build_tiny_tower
+from tests.tiny_bundle import READING_TOWER, TINY_CONFIG, build_colour_data, build_tiny_tower
 
 
 def write_set(folder: Path, lines: list[str], images: tuple[str, ...] = ("a.png",)) -> Path:
@@ -144,6 +144,21 @@ def test_the_loss_is_the_mean_negative_log_probability_of_every_token() -> None:
     assert loss.item() == pytest.approx(-by_hand.mean_log_probability, abs=1e-5)
 
 
+def test_every_token_weighs_alike_in_batches_of_like_lengths() -> None:
+    """Short captions together and long ones together pull as one batch of all of them would."""
+    texts = PaddedTexts([[1, 2], [3, 4], [1] * 9, [2] * 9], end_of_text_id=0)
+    model, prefix = random_decoder(0), random_prefix(0).expand(4, -1, -1)
+    gradients = []
+    for batches in ([[0, 1, 2, 3]], [[0, 1], [2, 3]]):
+        model.zero_grad()
+        for batch in batches:
+            items = torch.tensor(batch)
+            loss = caption_loss(model, prefix[items], texts.batch(items), label_smoothing=0.0)
+            (loss * texts.share(items) / len(batches)).backward()  # type: ignore[no-untyped-call]
+        gradients.append(model.transformer.h[0].attn.c_attn.weight.grad)
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
 def test_end_of_text_is_a_target() -> None:
     batch = PaddedTexts([[5, 6], [7]], end_of_text_id=0).batch(torch.tensor([0, 1]))
     assert batch.tolist() == [[5, 6, 0, IGNORED], [7, 0, IGNORED, IGNORED]]
@@ -218,9 +233,9 @@ def test_no_dev_caption_is_read_while_pretraining(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
-    """kill -9 in the middle, twice; dropout makes the random state matter."""
+    """kill -9 in the middle of each stage; dropout makes the random state matter."""
     data = build_colour_data(tmp_path / "data")
-    tower = build_tiny_tower(tmp_path / "tower")
+    tower = build_tiny_tower(tmp_path / "tower", READING_TOWER)
     text = tmp_path / "text.jsonl"
     text.write_text("".join(f'{{"caption": "a dog number {i} runs"}}\n' for i in range(200)))
     fields = {
@@ -232,6 +247,10 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
         "pretrain_text": text,
         "dropout": 0.2,
         "mapper_dropout": 0.2,
+        "tower_epochs": 2,
+        "tower_batch": 16,
+        "tower_groups": 1,
+        "views": 2,
         "epochs": 8,
         "checkpoint_steps": 1,
     }
@@ -242,11 +261,13 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(command(whole), check=True, capture_output=True)
+    kill_once(command(killed), killed.with_name("killed.work") / "tower")
     kill_once(command(killed), killed.with_name("killed.work") / "pretraining")
     kill_once(command(killed), killed.with_name("killed.work") / "captioning")
     subprocess.run(command(killed), check=True, capture_output=True)
 
-    for file in ("mapper.safetensors", "decoder/model.safetensors"):
+    stored = ("clip/open_clip_model.safetensors", "mapper.safetensors", "decoder/model.safetensors")
+    for file in stored:
         expected, found = load_file(whole / file), load_file(killed / file)
         for key, tensor in expected.items():
             torch.testing.assert_close(found[key], tensor, rtol=0, atol=0)
