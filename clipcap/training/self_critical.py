@@ -108,17 +108,18 @@ def sample(
     log_probabilities = cached.read_prefix(module.mapper(embedding))
     rows = torch.arange(len(embedding), device=embedding.device).repeat_interleave(samples)
     log_probabilities = log_probabilities[rows]
-    running = torch.ones(len(rows), dtype=torch.bool, device=embedding.device)
-    drawn = []
-    for _ in range(max_tokens):
+    drawn = torch.full((len(rows), max_tokens), IGNORED, device=embedding.device)
+    running = torch.arange(len(rows), device=embedding.device)  # the captions not ended yet
+    for position in range(max_tokens):
         tokens = torch.multinomial(log_probabilities.exp(), 1).squeeze(1)
-        drawn.append(torch.where(running, tokens, IGNORED))
-        running = running & (tokens != stop_id)
-        if not running.any():
+        drawn[running, position] = tokens
+        going = (tokens != stop_id).nonzero().squeeze(1)
+        if not len(going) or position + 1 == max_tokens:
             break
-        log_probabilities = cached.step(rows, tokens)
-        rows = torch.arange(len(tokens), device=tokens.device)
-    return torch.stack(drawn, dim=1)
+        running = running[going]
+        log_probabilities = cached.step(rows[going], tokens[going])
+        rows = torch.arange(len(going), device=embedding.device)
+    return drawn[:, : position + 1]
 
 
 def self_critical_loss(
