@@ -7,9 +7,12 @@ Axes: B batch, D CLIP width, K prefix_length, E decoder width.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import torch
 from PIL import Image
@@ -17,29 +20,41 @@ from torch import Tensor
 
 from clipcap import bundle as bundles
 from clipcap.bundle import Bundle
+from clipcap.clip_score import TextSide
+from clipcap.errors import ClipCapError, OptionsError
 from clipcap.options import DecodingOptions
-from clipcap.search import Hypothesis, search
+from clipcap.search import Hypothesis, Vocabulary, search
 
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption and how sure the model is of it, in nats per token (0 is certain)."""
+    """A caption; how sure the model is of it, in nats per token (0 is certain); and how well CLIP
+    finds that it fits, from 0 to 2.5, where the bundle's CLIP reads text."""
 
     text: str
     mean_log_probability: float
+    clip_score: float | None = None
 
 
 class Captioner:
-    """A loaded bundle on one device."""
+    """A loaded bundle on one device. Threads may share it: they take turns at the model.
+
+    `close`, or leaving a `with` block, lets go of the model and its memory.
+    """
 
     def __init__(self, bundle: Bundle, device: str | torch.device | None = None) -> None:
-        self._bundle = bundle
+        self._loaded: Bundle | None = bundle
+        self._turn = threading.RLock()
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.device = torch.device(chosen)
-        bundle.encoder.visual.to(self.device)
+        bundle.encoder.to(self.device)
         bundle.decoder.to(self.device)
         bundle.mapper.to(self.device)
-        self._stop_id = bundle.decoder.tokenizer.get_vocab()[bundle.config.stop_token]
+        self._vocabulary = Vocabulary.of(
+            bundle.decoder.tokenizer,
+            bundle.config.stop_token,
+            size=bundle.decoder.model.config.vocab_size,
+        ).to(self.device)
 
     @classmethod
     def load(cls, name_or_path: str | Path, device: str | torch.device | None = None) -> Captioner:
@@ -48,6 +63,27 @@ class Captioner:
         Raises: BundleError, naming the file and the key.
         """
         return cls(bundles.load(name_or_path), device)
+
+    def close(self) -> None:
+        with self._turn:
+            self._loaded = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def _bundle(self) -> Bundle:
+        if self._loaded is None:
+            raise ClipCapError("this captioner has been closed")
+        return self._loaded
 
     @property
     def name(self) -> str:
@@ -70,7 +106,8 @@ class Captioner:
         if not images:
             return []
         pixels = torch.stack([self.preprocess(image) for image in images])
-        return self.decode(self.prefix(self.encode(pixels)), options)
+        embedding = self.encode(pixels)
+        return self.decode(self.prefix(embedding), options, embedding=embedding)
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """Upright, resized, normalised pixels `(3, H, W)` on the CPU. Touches no model, so it
@@ -80,7 +117,8 @@ class Captioner:
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:
         """Shapes: pixels `(B, 3, H, W)` → embedding `(B, D)`, normalised if the bundle says so."""
-        embedding = self._bundle.encoder.encode(pixels.to(self.device))
+        with self._turn:
+            embedding = self._bundle.encoder.encode(pixels.to(self.device))
         return self.normalize(embedding)
 
     def normalize(self, embedding: Tensor) -> Tensor:
@@ -92,22 +130,71 @@ class Captioner:
     @torch.inference_mode()
     def prefix(self, embedding: Tensor) -> Tensor:
         """Shapes: embedding `(B, D)` → prefix `(B, K, E)`."""
-        prefix: Tensor = self._bundle.mapper(embedding.to(self.device))
+        with self._turn:
+            prefix: Tensor = self._bundle.mapper(embedding.to(self.device))
         return prefix
 
-    def decode(self, prefix: Tensor, options: DecodingOptions | None = None) -> list[list[Caption]]:
-        """Shapes: prefix `(B, K, E)`. Returns B lists of candidates, best first."""
+    def decode(
+        self,
+        prefix: Tensor,
+        options: DecodingOptions | None = None,
+        *,
+        embedding: Tensor | None = None,
+    ) -> list[list[Caption]]:
+        """At most `num_captions` candidates for each prefix, no two the same, best first. They
+        have a `clip_score` if the embedding is given and the bundle's CLIP reads text.
+
+        Shapes: prefix `(B, K, E)`, embedding `(B, D)`.
+        Raises: OptionsError where candidates cannot be ranked as asked for.
+        """
         if not len(prefix):
             return []
-        model = self._bundle.decoder.model
-        found = search(model, prefix.to(self.device), self._stop_id, options or self.defaults)
-        return [[self._present(hypothesis) for hypothesis in candidates] for candidates in found]
+        options = options or self.defaults
+        by_clip = options.rank_by == "clip_score"
+        with self._turn:
+            text_side = self._bundle.encoder.text
+            if by_clip and (text_side is None or embedding is None):
+                raise OptionsError(
+                    "rank_by clip_score needs a CLIP that reads text, and embeddings"
+                )
+            found = search(
+                self._bundle.decoder.model, prefix.to(self.device), self._vocabulary, options
+            )
+            candidates = [self._distinct(hypotheses) for hypotheses in found]
+            if not by_clip:
+                candidates = [captions[: options.num_captions] for captions in candidates]
+            if text_side is not None and embedding is not None:
+                candidates = _with_clip_scores(candidates, text_side, embedding.to(self.device))
+        if by_clip:
+            candidates = [
+                sorted(captions, key=lambda one: one.clip_score or 0, reverse=True)
+                for captions in candidates
+            ]
+        return [captions[: options.num_captions] for captions in candidates]
 
-    def _present(self, hypothesis: Hypothesis) -> Caption:
-        text = self._bundle.decoder.text(hypothesis.token_ids)
-        if self._bundle.config.presentation == "sentence":
-            text = as_sentence(text)
-        return Caption(text, hypothesis.mean_log_probability)
+    def _distinct(self, hypotheses: list[Hypothesis]) -> list[Caption]:
+        """Different tokens may say the same; the first has the best score."""
+        captions: dict[str, Caption] = {}
+        for hypothesis in hypotheses:
+            text = self._bundle.decoder.text(hypothesis.token_ids)
+            if self._bundle.config.presentation == "sentence":
+                text = as_sentence(text)
+            captions.setdefault(text, Caption(text, hypothesis.mean_log_probability))
+        return list(captions.values())
+
+
+@torch.inference_mode()
+def _with_clip_scores(
+    candidates: list[list[Caption]], text_side: TextSide, embedding: Tensor
+) -> list[list[Caption]]:
+    """Shapes: embedding `(B, D)`, B lists of candidates."""
+    counts = torch.tensor([len(captions) for captions in candidates], device=embedding.device)
+    texts = [caption.text for captions in candidates for caption in captions]
+    scores = iter(text_side.score(embedding.repeat_interleave(counts, dim=0), texts))
+    return [
+        [replace(caption, clip_score=next(scores)) for caption in captions]
+        for captions in candidates
+    ]
 
 
 def as_sentence(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The image side of an open_clip model: photographs in, embeddings `(B, D)` out."""
+"""An open_clip model: photographs in, embeddings `(B, D)` out; its text side scores captions."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from clipcap.clip_score import TextSide, text_side
 from clipcap.errors import BundleError
 from clipcap.images import to_rgb
 
@@ -39,6 +40,12 @@ class Encoder:
     """D."""
     source: str | None
     folder: Path | None
+    text: TextSide | None
+
+    def to(self, device: torch.device) -> None:
+        self.visual.to(device)
+        if self.text is not None:
+            self.text.to(device)
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """Pixels resized and normalised as the tower was trained: `(3, H, W)`.
@@ -76,7 +83,7 @@ def load_named(source: str) -> Encoder:
         model = open_clip.create_model(name, pretrained=tag, require_pretrained=True)
     except Exception as error:  # open_clip, huggingface_hub and urllib each raise their own
         raise BundleError(f"encoder {source!r} cannot be loaded: {error}") from error
-    return _image_side(model, source=source, folder=None)
+    return _encoder(model, text_side(model, name), source=source, folder=None)
 
 
 def load_folder(folder: Path) -> Encoder:
@@ -103,7 +110,7 @@ def load_folder(folder: Path) -> Encoder:
         raise BundleError(
             f"{folder / CONFIG_FILE}: not a usable open_clip model: {error!r}"
         ) from error
-    return _image_side(model, source=None, folder=folder)
+    return _encoder(model, text_side(model, f"local-dir:{folder}"), source=None, folder=folder)
 
 
 def _require_stored_shapes(model: nn.Module, path: Path) -> None:
@@ -112,14 +119,17 @@ def _require_stored_shapes(model: nn.Module, path: Path) -> None:
     with safe_open(path, "pt") as stored:
         for key in stored.keys():  # noqa: SIM118 (safe_open is no dict)
             shape = tuple(stored.get_slice(key).get_shape())
-            if key.startswith("visual.") and key in wanted and shape != tuple(wanted[key].shape):
+            if key in wanted and shape != tuple(wanted[key].shape):
                 raise BundleError(
                     f"{path}: {key!r} has shape {shape}, the model needs {tuple(wanted[key].shape)}"
                 )
 
 
-def _image_side(model: Any, *, source: str | None, folder: Path | None) -> Encoder:
-    visual = model.visual.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+def _encoder(
+    model: Any, text: TextSide | None, *, source: str | None, folder: Path | None
+) -> Encoder:
+    model.eval().requires_grad_(False)
+    visual = model.visual.to(memory_format=torch.channels_last)
     size = visual.image_size
     height, width = size if isinstance(size, tuple | list) else (size, size)
     # Not every tower of open_clip says how wide its output is, so one blank image tells.
@@ -132,6 +142,7 @@ def _image_side(model: Any, *, source: str | None, folder: Path | None) -> Encod
         embedding_dim=int(embedding_dim),
         source=source,
         folder=folder,
+        text=text,
     )
 
 

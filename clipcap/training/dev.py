@@ -10,7 +10,7 @@ from torch import Tensor
 from clipcap.data import Example, Splits
 from clipcap.evaluation.scores import Scores, score
 from clipcap.options import DecodingOptions
-from clipcap.search import search
+from clipcap.search import Vocabulary, search
 from clipcap.training.captions import PaddedTexts, caption_pairs
 from clipcap.training.config import TrainingConfig
 from clipcap.training.model import PrefixLanguageModel
@@ -63,9 +63,11 @@ def score_dev(
 ) -> Scores:
     """Caption dev from its embeddings and score the best candidates."""
     texts = []
+    tokenizer, model = parts.decoder.tokenizer, parts.decoder.model
+    vocabulary = Vocabulary.of(tokenizer, tokenizer.eos_token, size=model.config.vocab_size)
     with torch.inference_mode():
         for batch in torch.split(embeddings, EVALUATION_BATCH):
-            prefix = parts.mapper(batch.to(parts.decoder.model.device))
-            found = search(parts.decoder.model, prefix, parts.decoder.end_of_text_id, options)
+            prefix = parts.mapper(batch.to(model.device))
+            found = search(model, prefix, vocabulary, options)
             texts += [parts.decoder.text(candidates[0].token_ids) for candidates in found]
     return score(texts, [example.captions for example in examples])

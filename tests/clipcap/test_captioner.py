@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
 
-from clipcap import Captioner, DecodingOptions
+from clipcap import Captioner, ClipCapError, DecodingOptions
+from clipcap import bundle as bundles
+from clipcap.search import Vocabulary
 from tests.tiny_bundle import COLOURS
 
 
@@ -67,3 +72,40 @@ def test_the_whole_picture_is_seen_squashed_not_cropped(captioner: Captioner) ->
     wide.paste("black", (0, 0, 20, 20))  # cropping to the middle would lose it
     assert captioner.preprocess(wide)[:, :, 0].max() < 0
     assert captioner.preprocess(wide)[:, :, -1].min() > 0.9
+
+
+def test_candidates_that_say_the_same_are_one(captioner: Captioner) -> None:
+    """Nucleus sampling draws likely captions again and again."""
+    options = DecodingOptions("nucleus", num_captions=50, seed=1)
+    (candidates,) = captioner.caption([Image.new("RGB", (9, 9), "red")], options)
+    assert len({caption.text for caption in candidates}) == len(candidates) < 50
+
+
+def test_threads_may_share_it(captioner: Captioner) -> None:
+    images = [Image.new("RGB", (30, 30), colour) for colour in COLOURS]
+    options = [
+        captioner.defaults.override(method=method) for method in ("beam", "greedy", "nucleus")
+    ]
+    alone = [captioner.caption(images, chosen) for chosen in options]
+    with ThreadPoolExecutor(6) as threads:
+        together = list(threads.map(lambda i: captioner.caption(images, options[i % 3]), range(24)))
+    assert together == alone * 8
+
+
+def test_what_is_closed_captions_no_more(tiny_bundle: Path) -> None:
+    image = Image.new("RGB", (30, 30), "red")
+    with Captioner.load(tiny_bundle) as captioner:
+        assert captioner.caption([image])
+    with pytest.raises(ClipCapError, match="closed"):
+        captioner.caption([image])
+
+
+def test_words_and_stops_are_read_from_the_tokenizer(tiny_bundle: Path) -> None:
+    decoder = bundles.load(tiny_bundle).decoder
+    vocabulary = Vocabulary.of(decoder.tokenizer, ".", size=decoder.model.config.vocab_size)
+    for text in ("a red square", "allofitis", "all of it is yellow, or\nso", "magenta"):
+        ids = torch.tensor([decoder.encode(text)])
+        assert vocabulary.words(ids).tolist() == [len(text.split())]
+    stops = vocabulary.stops.nonzero().squeeze(1).tolist()
+    assert set(stops) >= {decoder.end_of_text_id, vocabulary.stop_id}
+    assert {decoder.text([stop]) for stop in stops} == {"", "."}

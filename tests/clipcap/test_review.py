@@ -34,13 +34,11 @@ from clipcap.data import read_texts
 from clipcap.data.folder import read_folder
 from clipcap.data.pictures import ImageFile
 from clipcap.encoder import load_folder
-from clipcap.search import search
 from clipcap.training.captions import PaddedTexts
 from clipcap.training.config import TrainingConfig, read_config
 from clipcap.training.dev import mean_loss
 from clipcap.training.embeddings import fingerprint
 from clipcap.training.run import train
-from tests.clipcap.test_search import VOCABULARY, random_decoder, random_prefix
 from tests.tiny_bundle import TINY_CONFIG, build_colour_data, build_tiny_tower
 
 Copy = Callable[[], Path]
@@ -79,14 +77,6 @@ def clipcap(*arguments: object) -> Result:
 
 
 # Search and captions.
-
-
-@pytest.mark.parametrize("method", ["greedy", "beam"])
-def test_a_caption_ends_where_the_decoder_has_no_more_positions(method: str) -> None:
-    model, prefix = random_decoder(0), random_prefix(0)  # 32 positions, 3 taken by the prefix
-    never = VOCABULARY + 1
-    ((found,),) = search(model, prefix, never, DecodingOptions(method, max_tokens=500))
-    assert len(found.token_ids) == 30  # the last token is not read again
 
 
 def test_no_candidates_are_not_the_default_number() -> None:

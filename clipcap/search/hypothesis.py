@@ -1,0 +1,24 @@
+"""What a search finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A sequence of tokens. One that `ended` has a stop token last; others were cut."""
+
+    token_ids: list[int]
+    log_probability: float
+    ended: bool
+
+    @property
+    def mean_log_probability(self) -> float:
+        """Nats per token."""
+        return self.score(1.0)
+
+    def score(self, length_penalty: float) -> float:
+        """0 ranks by the sum of log-probabilities, 1 by their mean; more prefers longer ones."""
+        score: float = self.log_probability / len(self.token_ids) ** length_penalty
+        return score

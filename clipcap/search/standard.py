@@ -1,0 +1,192 @@
+"""Standard beam search over a batch of prefixes.
+
+Beams are pruned by the sum of their log-probabilities. One that takes a stop token while it is
+among the best is set aside, and ranked by sum / length ** length_penalty. An image is done when
+as many have been set aside as there are beams and no running one, were it to end now, would be
+ranked among them. What still runs at `max_tokens` is cut, and comes after all that ended.
+
+With `max_words` every beam is set aside at every step, as if it ended there, and goes on all
+the same. Where half a sentence has been said the decoder finds an end very unlikely, so what is
+ranked best in the end is the best whole sentence that the limit leaves room for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from transformers import GPT2LMHeadModel
+
+from clipcap.options import DecodingOptions
+from clipcap.search.constraints import within_words, without_repeats
+from clipcap.search.hypothesis import Hypothesis
+from clipcap.search.model import CachedModel
+from clipcap.search.vocabulary import Vocabulary
+
+
+def standard_beam(
+    model: GPT2LMHeadModel, prefix: Tensor, vocabulary: Vocabulary, options: DecodingOptions
+) -> list[list[Hypothesis]]:
+    """Up to `beam_size` candidates for each image, best first. Shapes: prefix `(B, K, E)`."""
+    cached = CachedModel(model)
+    state = _Search(len(prefix), vocabulary, options)
+    state.advance(cached.read_prefix(prefix))
+    while state.go_on():
+        state.advance(cached.step(state.rows, state.last_tokens))
+    return state.found
+
+
+@dataclass(frozen=True)
+class _Beams:
+    """Sequences of one length, N for each of B images, best first; a sum of -inf marks what is
+    none. `rows` are those of the forward pass that they go on from.
+
+    Shapes: tokens `(B, N, T)`, sums and rows `(B, N)`.
+    """
+
+    tokens: Tensor
+    sums: Tensor
+    rows: Tensor
+
+    @classmethod
+    def empty(cls, images: int, device: torch.device) -> _Beams:
+        """The empty sequence for each image."""
+        return cls(
+            tokens=torch.zeros(images, 1, 0, dtype=torch.long, device=device),
+            sums=torch.zeros(images, 1, device=device),
+            rows=torch.arange(images, device=device)[:, None],
+        )
+
+    def take(self, places: Tensor) -> _Beams:
+        """Shapes: places `(B, M)`, each among an image's N."""
+        histories = places[..., None].expand(-1, -1, self.tokens.shape[-1])
+        return _Beams(
+            self.tokens.gather(1, histories),
+            self.sums.gather(1, places),
+            self.rows.gather(1, places),
+        )
+
+    def first(self, count: int) -> _Beams:
+        return _Beams(self.tokens[:, :count], self.sums[:, :count], self.rows[:, :count])
+
+    def where(self, kept: Tensor) -> _Beams:
+        """Shapes: kept `(B, N)`, of bool."""
+        return replace(self, sums=self.sums.masked_fill(~kept, -torch.inf))
+
+    def of_images(self, places: Tensor) -> _Beams:
+        return _Beams(self.tokens[places], self.sums[places], self.rows[places])
+
+
+class _Search:
+    """The running beams, the image behind each of their rows, and what has been found."""
+
+    def __init__(self, images: int, vocabulary: Vocabulary, options: DecodingOptions) -> None:
+        self.found: list[list[Hypothesis]] = [[] for _ in range(images)]
+        self._images = list(range(images))
+        self._beams = _Beams.empty(images, vocabulary.stops.device)
+        self._vocabulary = vocabulary
+        self._options = options
+        # So many that `beam_size` of them go on, even if each beam takes every stop token.
+        self._considered = options.beam_size * (1 + int(vocabulary.stops.sum()))
+
+    @property
+    def rows(self) -> Tensor:
+        return self._beams.rows.flatten()
+
+    @property
+    def last_tokens(self) -> Tensor:
+        return self._beams.tokens[..., -1].flatten()
+
+    def advance(self, log_probabilities: Tensor) -> None:
+        """Replace the beams by their best continuations, and set aside those that end.
+
+        Shapes: log_probabilities `(B·W, V)`.
+        """
+        totals = self._totals(log_probabilities)
+        best = self._best(totals)
+        ends = self._vocabulary.stops[best.tokens[..., -1]]  # (B, N)
+        if self._options.max_words is None:
+            ended = best.where(ends).first(self._options.beam_size)
+        else:
+            ended = self._each_ended(totals)
+        self._set_aside(ended)
+        going_on = ends.int().argsort(dim=1, stable=True)[:, : self._options.beam_size]
+        self._beams = best.where(~ends).take(going_on)
+
+    def go_on(self) -> bool:
+        """Let go of the images that are done; whether there are others."""
+        length = self._beams.tokens.shape[-1]
+        if length == self._options.max_tokens:
+            self._cut()
+            return False
+        scores = self._beams.sums[:, 0] / length**self._options.length_penalty
+        going = [
+            row
+            for row, (image, score) in enumerate(zip(self._images, scores.tolist(), strict=True))
+            if self._would_enter(self.found[image], score)
+        ]
+        if len(going) < len(self._images):
+            self._images = [self._images[row] for row in going]
+            self._beams = self._beams.of_images(torch.tensor(going, device=scores.device).long())
+        return bool(going)
+
+    def _totals(self, log_probabilities: Tensor) -> Tensor:
+        """The sum for each token that may come next. Shapes: → `(B, W, V)`."""
+        options = self._options
+        images, width, length = self._beams.tokens.shape
+        histories = self._beams.tokens.view(images * width, length)
+        allowed = without_repeats(log_probabilities, histories, options.no_repeat_ngram)
+        allowed = within_words(allowed, histories, self._vocabulary, options.max_words)
+        return self._beams.sums[..., None] + allowed.view(images, width, -1)
+
+    def _best(self, totals: Tensor) -> _Beams:
+        """The best continuations of each image's beams. Shapes: totals `(B, W, V)`."""
+        every = totals.flatten(1)
+        sums, places = every.topk(min(self._considered, every.shape[1]))  # (B, N)
+        return self._go_on_with(places // totals.shape[2], places % totals.shape[2], sums)
+
+    def _each_ended(self, totals: Tensor) -> _Beams:
+        """Every beam with its likeliest stop token."""
+        images, width, _ = totals.shape
+        stops = self._vocabulary.stops.nonzero().squeeze(1)
+        sums, which = totals[..., stops].max(dim=-1)  # (B, W)
+        beams = torch.arange(width, device=sums.device).expand(images, -1)
+        return self._go_on_with(beams, stops[which], sums)
+
+    def _go_on_with(self, beams: Tensor, tokens: Tensor, sums: Tensor) -> _Beams:
+        """Shapes: all `(B, N)`, beams among each image's W."""
+        images, width, _ = self._beams.tokens.shape
+        histories = self._beams.take(beams).tokens
+        first_rows = torch.arange(images, device=beams.device)[:, None] * width
+        longer = torch.cat([histories, tokens[..., None]], dim=-1)
+        return _Beams(longer, sums, first_rows + beams)
+
+    def _set_aside(self, ended: _Beams) -> None:
+        width, penalty = self._options.beam_size, self._options.length_penalty
+        there = ended.sums > -torch.inf
+        rows = there.nonzero()[:, 0].tolist()
+        tokens, sums = ended.tokens[there].tolist(), ended.sums[there].tolist()
+        for row, token_ids, total in zip(rows, tokens, sums, strict=True):
+            found = self.found[self._images[row]]
+            found.append(Hypothesis(token_ids, total, ended=True))
+            found.sort(key=lambda one: -one.score(penalty))
+            del found[width:]
+
+    def _would_enter(self, found: list[Hypothesis], score: float) -> bool:
+        if score == -torch.inf:  # no beam runs any more
+            return False
+        full = len(found) == self._options.beam_size
+        return not full or score > found[-1].score(self._options.length_penalty)
+
+    def _cut(self) -> None:
+        rows = zip(
+            self._images, self._beams.tokens.tolist(), self._beams.sums.tolist(), strict=True
+        )
+        for image, tokens, sums in rows:
+            cut = [
+                Hypothesis(token_ids, total, ended=False)
+                for token_ids, total in zip(tokens, sums, strict=True)
+                if total > -torch.inf
+            ]
+            self.found[image] = [*self.found[image], *cut][: self._options.beam_size]

@@ -1,0 +1,77 @@
+"""CLIP scores, from a tiny random open_clip model that has both sides."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from clipcap import Captioner, OptionsError
+from clipcap import bundle as bundles
+from clipcap.encoder import load_folder
+from tests.tiny_bundle import PREPROCESS, TOWER
+
+IMAGES = [Image.new("RGB", (20, 20), colour) for colour in ("red", "green", "cyan")]
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An open_clip model whose text side knows CLIP's own vocabulary."""
+    folder = tmp_path_factory.mktemp("clip")
+    text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    sizes = {**TOWER, "text_cfg": text}
+    torch.manual_seed(0)
+    save_file(open_clip.CLIP(**sizes).state_dict(), folder / "open_clip_model.safetensors")
+    config = {"model_cfg": sizes, "preprocess_cfg": PREPROCESS}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reading(tiny_bundle: Path, clip_folder: Path) -> Captioner:
+    """The tiny captioner with a CLIP that reads."""
+    return Captioner(replace(bundles.load(tiny_bundle), encoder=load_folder(clip_folder)))
+
+
+@torch.inference_mode()
+def test_it_is_the_cosine_of_photograph_and_caption(reading: Captioner, clip_folder: Path) -> None:
+    model = open_clip.create_model(f"local-dir:{clip_folder}", require_pretrained=True).eval()
+    tokenize = open_clip.get_tokenizer("ViT-B-32")
+    for image, (caption,) in zip(IMAGES, reading.caption(IMAGES), strict=True):
+        seen = model.encode_image(reading.preprocess(image)[None], normalize=True)
+        read = model.encode_text(tokenize([f"A photo depicts {caption.text}"]), normalize=True)
+        expected = 2.5 * max(0.0, float((seen * read).sum()))
+        assert caption.clip_score == pytest.approx(expected, abs=1e-5)
+
+
+def test_candidates_are_ranked_by_it_where_asked_for(reading: Captioner) -> None:
+    options = reading.defaults.override(beam_size=6, num_captions=6)
+    by_clip = options.override(rank_by="clip_score")
+    found = reading.caption(IMAGES, options)
+    ranked = reading.caption(IMAGES, by_clip)
+    best = reading.caption(IMAGES, by_clip.override(num_captions=1))
+    assert found != ranked
+    for before, after, (first,) in zip(found, ranked, best, strict=True):
+        assert {one.text for one in before} == {one.text for one in after}
+        scores = [one.clip_score or 0 for one in after]
+        assert scores == sorted(scores, reverse=True)
+        assert first.text == after[0].text
+
+
+def test_without_embeddings_there_are_no_scores(reading: Captioner) -> None:
+    pixels = torch.stack([reading.preprocess(image) for image in IMAGES])
+    prefix = reading.prefix(reading.encode(pixels))
+    assert [caption.clip_score for (caption,) in reading.decode(prefix)] == [None] * 3
+
+
+def test_a_tower_that_cannot_read_gives_no_scores(captioner: Captioner) -> None:
+    [[caption]] = captioner.caption(IMAGES[:1])
+    assert caption.clip_score is None
+    with pytest.raises(OptionsError, match="clip_score"):
+        captioner.caption(IMAGES[:1], captioner.defaults.override(rank_by="clip_score"))
