@@ -1,4 +1,4 @@
-"""Captions a set of images with a bundle's own decoding and scores the best candidates."""
+"""Captions a set of images with a bundle's own decoding and measures the best candidates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from tqdm import tqdm
 
 from clipcap.captioner import Captioner
 from clipcap.data import Example
-from clipcap.evaluation.scores import Scores, score
+from clipcap.evaluation.measures import Measure
+from clipcap.evaluation.scores import Scores, measure
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,12 @@ class Evaluation:
     """What was said of each image, in the order of the examples, and how good it is."""
 
     captions: tuple[str, ...]
-    scores: Scores
+    measures: dict[str, Measure]
+    """By the names of `Scores`."""
+
+    @property
+    def scores(self) -> Scores:
+        return Scores(**{name: found.value() for name, found in self.measures.items()})
 
 
 def evaluate(
@@ -31,4 +37,5 @@ def evaluate(
             found = captioner.caption([example.image.open() for example in batch])
             captions += [candidates[0].text for candidates in found]
             bar.update(len(batch))
-    return Evaluation(tuple(captions), score(captions, [example.captions for example in examples]))
+    references = [example.captions for example in examples]
+    return Evaluation(tuple(captions), measure(captions, references))

@@ -1,6 +1,6 @@
-"""BLEU-4, ROUGE-L and CIDEr-D, times 100, as papers print them, without Java.
+"""BLEU-1 to 4, ROUGE-L and CIDEr-D, times 100, as papers print them, without Java.
 
-The scorers are pycocoevalcap's. Its PTB tokeniser needs Java, so both sides are lower-cased
+The counting is pycocoevalcap's. Its PTB tokeniser needs Java, so both sides are lower-cased
 and stripped of punctuation here instead. CIDEr-D weighs words by how rare they are in the
 evaluated references: it is 0 on a single image and not comparable between different sets.
 """
@@ -12,13 +12,31 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from clipcap.errors import ClipCapError
+from clipcap.evaluation.measures import Bleu, Mean, Measure
+
+TITLES = {
+    "bleu_1": "BLEU-1",
+    "bleu_2": "BLEU-2",
+    "bleu_3": "BLEU-3",
+    "bleu_4": "BLEU-4",
+    "rouge_l": "ROUGE-L",
+    "cider_d": "CIDEr-D",
+    "meteor": "METEOR",
+    "spice": "SPICE",
+}
+"""As papers write them."""
 
 
 @dataclass(frozen=True)
 class Scores:
     """Each times 100."""
 
+    bleu_1: float
+    bleu_2: float
+    bleu_3: float
     bleu_4: float
     rouge_l: float
     cider_d: float
@@ -37,24 +55,41 @@ def score(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Sco
 
     Raises: ClipCapError where pycocoevalcap is not installed.
     """
-    bleu, rouge, cider = load_scorers()
+    measures = measure(candidates, references)
+    return Scores(**{name: found.value() for name, found in measures.items()})
+
+
+def measure(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Measure]:
+    """What each image adds to each score, by the names of `Scores`.
+
+    Raises: ClipCapError where pycocoevalcap is not installed.
+    """
+    cook_refs, cook_test, rouge, cider = load_scorers()
     found = {i: [normalise(text)] for i, text in enumerate(candidates)}
     wanted = {i: [normalise(text) for text in texts] for i, texts in enumerate(references)}
-    bleu_scores, _ = bleu.compute_score(wanted, found, verbose=0)
-    rouge_l, _ = rouge.compute_score(wanted, found)
-    cider_d, _ = cider.compute_score(wanted, found)
-    return Scores(100 * float(bleu_scores[3]), 100 * float(rouge_l), 100 * float(cider_d))
+    counts = []
+    for i, (text,) in found.items():
+        cooked = cook_test(text, cook_refs(wanted[i]), eff="closest")
+        counts.append([*cooked["correct"], *cooked["guess"], cooked["testlen"], cooked["reflen"]])
+    bleu_counts = np.array(counts, dtype=float)
+    _, rouge_l = rouge.compute_score(wanted, found)
+    _, cider_d = cider.compute_score(wanted, found)
+    measures: dict[str, Measure] = {f"bleu_{n}": Bleu(bleu_counts, n) for n in range(1, 5)}
+    measures["rouge_l"] = Mean(np.asarray(rouge_l))
+    measures["cider_d"] = Mean(np.asarray(cider_d))
+    return measures
 
 
-def load_scorers() -> tuple[Any, Any, Any]:
-    """BLEU, ROUGE and CIDEr of pycocoevalcap, which only training and evaluation need.
+def load_scorers() -> tuple[Any, Any, Any, Any]:
+    """Counting for BLEU (references, then a candidate), ROUGE and CIDEr of pycocoevalcap, which
+    only training and evaluation need.
 
     Raises: ClipCapError where it is not installed.
     """
     try:
-        from pycocoevalcap.bleu.bleu import Bleu
+        from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
         from pycocoevalcap.cider.cider import Cider
         from pycocoevalcap.rouge.rouge import Rouge
     except ImportError as error:
         raise ClipCapError("scores need pycocoevalcap: pip install 'captioning[train]'") from error
-    return Bleu(4), Rouge(), Cider()
+    return cook_refs, cook_test, Rouge(), Cider()

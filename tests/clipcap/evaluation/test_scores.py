@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from clipcap.evaluation.scores import normalise, score
+from clipcap.evaluation.scores import measure, normalise, score
 from clipcap.training.self_critical import CiderReward
 
 REFERENCES = [
@@ -45,6 +46,34 @@ def test_case_and_punctuation_do_not_count_on_either_side() -> None:
 def test_cider_d_is_zero_on_a_single_image() -> None:
     """Its word weights come from the evaluated set: this is known, and said in the docs."""
     assert score(["a dog"], [["a dog"]]).cider_d == 0
+
+
+def test_bleu_is_pycocoevalcaps_own() -> None:
+    from pycocoevalcap.bleu.bleu import Bleu
+
+    captions = ["a dog runs along the sea", "two men are here", "a child on a very red small swing"]
+    found = {i: [text] for i, text in enumerate(captions)}
+    totals, each = Bleu(4).compute_score(dict(enumerate(REFERENCES)), found, verbose=0)
+
+    measures = measure(captions, REFERENCES)
+
+    for n in range(1, 5):
+        assert measures[f"bleu_{n}"].value() == pytest.approx(100 * totals[n - 1])
+        expected = [100 * value for value in each[n - 1]]
+        assert measures[f"bleu_{n}"].each().tolist() == pytest.approx(expected)
+
+
+def test_an_image_of_weight_two_counts_as_two_images() -> None:
+    """Except for CIDEr-D, whose word weights must not follow the sample."""
+    captions = ["a dog runs along the sea", "two men are here", "a child on a very red small swing"]
+    weighed = measure(captions, REFERENCES)
+    twice = measure([captions[0], *captions[:2]], [REFERENCES[0], *REFERENCES[:2]])
+    for name in ("bleu_1", "bleu_2", "rouge_l"):
+        value = weighed[name].value(np.array([2.0, 1.0, 0.0]))
+        assert value == pytest.approx(twice[name].value())
+    cider = weighed["cider_d"]
+    each = cider.each()
+    assert cider.value(np.array([2.0, 1.0, 0.0])) == pytest.approx((2 * each[0] + each[1]) / 3)
 
 
 def test_normalising() -> None:
