@@ -36,6 +36,10 @@ class TrainingConfig(BaseModel):
     normalize_embedding: bool = True
     dropout: float = Field(0.1, ge=0, lt=1, description="in the decoder")
     mapper_dropout: float = Field(0.3, ge=0, lt=1)
+    freeze_decoder: bool = Field(False, description="train the mapper alone")
+    lora_rank: int = Field(
+        0, ge=0, description="train the decoder by low-rank additions of this rank; 0: all of it"
+    )
 
     lowercase: bool = Field(True, description="train on lower-cased captions")
     presentation: Literal["raw", "sentence"] = "sentence"
@@ -57,7 +61,9 @@ class TrainingConfig(BaseModel):
     pretrain_learning_rate: float = Field(1e-3, gt=0)
 
     epochs: int = Field(8, ge=0, description="over the captions of images")
-    batch_size: int = Field(128, gt=0, description="captions in one step")
+    batch_size: int = Field(128, gt=0, description="captions in one step, over all processes")
+    accumulation: int = Field(1, gt=0, description="parts of a batch, one in memory at a time")
+    patience: int = Field(0, ge=0, description="epochs without a better one to stop after; 0: none")
     learning_rate: float = Field(6e-4, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps")
@@ -66,6 +72,7 @@ class TrainingConfig(BaseModel):
     max_caption_tokens: int = Field(40, gt=0, description="longer captions are cut")
     bf16: bool = Field(False, description="compute in bfloat16; weights stay float32")
     checkpoint_steps: int = Field(200, gt=0)
+    tensorboard: bool = Field(False, description="write losses and scores for TensorBoard")
 
     self_critical_epochs: int = Field(0, ge=0, description="over the images, rewarded by CIDEr-D")
     self_critical_batch: int = Field(64, gt=0, description="images in one step")
@@ -74,6 +81,12 @@ class TrainingConfig(BaseModel):
 
     decoding: DecodingOptions = DecodingOptions(beam_size=3)
     licence: str = ""
+
+    @model_validator(mode="after")
+    def _frozen_or_adapted(self) -> TrainingConfig:
+        if self.freeze_decoder and self.lora_rank:
+            raise ValueError("freeze_decoder and lora_rank exclude each other")
+        return self
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> TrainingConfig:

@@ -22,6 +22,13 @@ class PrefixLanguageModel(nn.Module):
         self.mapper = mapper
         self.decoder = decoder
 
+    def train(self, mode: bool = True) -> PrefixLanguageModel:
+        """A decoder that is not trained gets no dropout either, as in the authors' code."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.decoder.parameters()):
+            self.decoder.train(False)
+        return self
+
     def forward(self, embedding: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Mean loss in nats per token.
 

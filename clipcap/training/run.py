@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import Tensor
 
 from clipcap import bundle as bundles
@@ -16,9 +17,11 @@ from clipcap.data import Example, Splits, read_splits, read_texts
 from clipcap.encoder import Encoder
 from clipcap.errors import TrainingError
 from clipcap.evaluation.scores import Scores, load_scorers
+from clipcap.training.adapt import adapt, merge
 from clipcap.training.captions import clean_caption, longest_caption
 from clipcap.training.card import model_card
 from clipcap.training.config import TrainingConfig
+from clipcap.training.curve import draw_curve
 from clipcap.training.dev import dev_evaluation, score_dev
 from clipcap.training.embeddings import embed
 from clipcap.training.model import PrefixLanguageModel
@@ -42,6 +45,7 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
 
     Raises: DataError, BundleError, TrainingError.
     """
+    processes = PartialState(cpu=not torch.cuda.is_available())
     load_scorers()  # or the first epoch would end in the error that they are not installed
     out = out.resolve()
     if out.exists() and not out.is_dir():
@@ -55,20 +59,23 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
     bundles.require_apart(out, parts.encoder)
     longest_caption(parts.decoder, config)
     work = out.with_name(out.name + ".work")
-    claim_work_folder(work, config, splits, texts)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with processes.main_process_first():
+        claim_work_folder(work, config, splits, texts)
+    device = processes.device
     history: dict[str, Any] = {}
     if config.tower_epochs:
         parts.encoder, history["tower"] = tune_tower(parts.encoder, splits, config, work)
     parts.encoder.visual.to(device)
-    train = _embed(parts.encoder, splits.train, work, "train", config, views=config.views)
-    dev = _embed(parts.encoder, splits.dev, work, "dev", config)[:, 0]
+    with processes.main_process_first():
+        train = _embed(parts.encoder, splits.train, work, "train", config, views=config.views)
+        dev = _embed(parts.encoder, splits.dev, work, "dev", config)[:, 0]
     parts.encoder.visual.to("cpu")
     parts.decoder.to(device)
     parts.mapper.to(device)
     if texts:
         stage = pretraining_stage(parts, texts, splits, config)
         history["pretraining"] = run_stage(stage, config, work)
+    adapt(parts.decoder, config)
     module = PrefixLanguageModel(parts.mapper, parts.decoder.model)
     evaluate = dev_evaluation(parts, module, splits, dev, config)
     if config.epochs:
@@ -77,10 +84,14 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
     if config.self_critical_epochs:
         stage = self_critical_stage(parts, module, splits, train, evaluate, config)
         history["self_critical"] = run_stage(stage, config, work)
+    merge(parts.decoder)
     parts.decoder.to(torch.device("cpu"))
     parts.mapper.to("cpu")
-    scores = score_dev(parts, dev, splits.dev, config.decoding)
-    _save(out, parts, config, splits, history, scores)
+    if processes.is_main_process:
+        scores = score_dev(parts, dev, splits.dev, config.decoding)
+        _save(out, parts, config, splits, history, scores)
+        draw_curve(history, out.with_name(f"{out.name}.png"))
+    processes.wait_for_everyone()
 
 
 def _texts(config: TrainingConfig, splits: Splits) -> list[str]:

@@ -1,28 +1,31 @@
-"""The training loop: one stage of a run, from its first step to its best weights.
+"""The training loop: one stage of a run, from its first step to its best weights, on one
+process or several.
 
-A checkpoint holds all that decides what comes next (weights, optimiser, random state,
-position), and the order of the data follows from seed and epoch alone: a run that is killed
-and started again ends with the same numbers as one that was not.
+What is drawn at random follows from seed, stage, step and process alone, and a checkpoint holds
+the rest (weights, optimiser, position): a run that is killed and started again ends with the
+same numbers as one that was not.
 """
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, reduce
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from clipcap.errors import TrainingError
+from clipcap.training.batches import make_batches, split_batch
+from clipcap.training.checkpoint import Checkpoints
 from clipcap.training.config import TrainingConfig
-
-SORTED_BATCHES = 16
-"""Captions of like length are batched together within a window of this many batches."""
+from clipcap.training.tensorboard import scalar_writer
 
 
 @dataclass
@@ -46,60 +49,121 @@ class Stage:
     """Parameters with a learning rate of their own."""
 
 
-@dataclass
-class Progress:
-    """Where a stage is, and what it has measured."""
-
-    epoch: int = 0
-    step: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-    best: float = -math.inf
-
-
 def run_stage(stage: Stage, config: TrainingConfig, work: Path) -> list[dict[str, float]]:
     """Train, or go on training, and leave the module with its best weights.
 
     Returns what was measured after each epoch.
-    Raises: TrainingError when the loss is no longer a number.
+    Raises: TrainingError when the loss is no longer a number, or the disk is full.
     """
-    folder = work / stage.name
-    folder.mkdir(parents=True, exist_ok=True)
-    optimizer = _optimizer(stage, config.weight_decay)
-    progress = _resume(folder / "checkpoint.pt", stage.module, optimizer, config.seed)
-    per_epoch = math.ceil(len(stage.lengths) / stage.batch_size)
-    total = per_epoch * stage.epochs
-    done = progress.epoch * per_epoch + progress.step
-    with tqdm(total=total, initial=done, desc=stage.name, unit="step") as bar:
-        for epoch in range(progress.epoch, stage.epochs):
-            batches = make_batches(stage.lengths, stage.batch_size, config.seed, epoch)
-            stage.module.train()
-            for step in range(progress.step, per_epoch):
-                rate = learning_rate(epoch * per_epoch + step, total, config)
-                value = _step(stage, optimizer, batches[step], rate, config)
-                bar.update()
-                bar.set_postfix(epoch=epoch + 1, loss=f"{value:.3f}")
-                progress.step = step + 1
-                if progress.step % config.checkpoint_steps == 0 and progress.step < per_epoch:
-                    _checkpoint(folder, stage.module, optimizer, progress)
-            _end_epoch(stage, progress, folder, bar)
-            _checkpoint(folder, stage.module, optimizer, progress)
-    best = folder / "best.pt"
-    stage.module.load_state_dict(torch.load(best, weights_only=True, map_location="cpu"))
-    stage.module.eval()
-    return progress.history
+    return _Loop(stage, config, work).run()
 
 
-def make_batches(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Every item once, shuffled by seed and epoch, like lengths together to spare padding."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = torch.randperm(len(lengths), generator=generator).tolist()
-    window = batch_size * SORTED_BATCHES
-    batches = []
-    for start in range(0, len(order), window):
-        near = sorted(order[start : start + window], key=lambda item: lengths[item])
-        batches += [near[i : i + batch_size] for i in range(0, len(near), batch_size)]
-    shuffled = torch.randperm(len(batches), generator=generator).tolist()
-    return [batches[i] for i in shuffled]
+class _Loop:
+    def __init__(self, stage: Stage, config: TrainingConfig, work: Path) -> None:
+        self._stage = stage
+        self._config = config
+        self._processes = PartialState()
+        self._checkpoints = Checkpoints(work / stage.name)
+        self._optimizer = _optimizer(stage, config.weight_decay)
+        self._progress = self._checkpoints.resume(stage.module, self._optimizer)
+        self._per_epoch = math.ceil(len(stage.lengths) / stage.batch_size)
+        self._total = self._per_epoch * stage.epochs
+        self._write = self._scalar_writer(work)
+
+    def _scalar_writer(self, work: Path) -> Callable[[Mapping[str, float], int], None]:
+        if not self._config.tensorboard or not self._processes.is_main_process:
+            return lambda measures, step: None
+        return scalar_writer(work / "tensorboard" / self._stage.name)
+
+    def run(self) -> list[dict[str, float]]:
+        progress = self._progress
+        with tqdm(
+            total=self._total,
+            initial=self._step_number,
+            desc=self._stage.name,
+            unit="step",
+            disable=not self._processes.is_main_process,
+        ) as bar:
+            while progress.epoch < self._stage.epochs and not self._has_stalled():
+                self._epoch(bar)
+        self._checkpoints.load_best(self._stage.module)
+        self._stage.module.eval()
+        return progress.history
+
+    @property
+    def _step_number(self) -> int:
+        return self._progress.epoch * self._per_epoch + self._progress.step
+
+    def _has_stalled(self) -> bool:
+        since = self._progress.epoch - self._progress.best_epoch
+        return bool(self._config.patience) and since >= self._config.patience
+
+    def _epoch(self, bar: tqdm[Any]) -> None:
+        stage, progress = self._stage, self._progress
+        batches = make_batches(stage.lengths, stage.batch_size, self._config.seed, progress.epoch)
+        stage.module.train()
+        for batch in batches[progress.step :]:
+            value = self._step(batch)
+            progress.loss += value
+            progress.step += 1
+            bar.update()
+            bar.set_postfix(epoch=progress.epoch + 1, loss=f"{value:.3f}")
+            if progress.step % self._config.checkpoint_steps == 0:
+                self._save()
+        self._end_epoch(bar)
+        self._save()
+
+    def _step(self, batch: list[int]) -> float:
+        """One step of the optimiser. Returns the loss that this process saw."""
+        stage, processes, number = self._stage, self._processes, self._step_number
+        rank, count = processes.process_index, processes.num_processes
+        torch.manual_seed(zlib.crc32(f"{self._config.seed} {stage.name} {number} {rank}".encode()))
+        scale = learning_rate(number, self._total, self._config)
+        for group in self._optimizer.param_groups:
+            group["lr"] = scale * group["peak"]
+        self._optimizer.zero_grad(set_to_none=True)
+        value = 0.0
+        for part in split_batch(
+            batch, process=rank, processes=count, parts=self._config.accumulation
+        ):
+            with torch.autocast(processes.device.type, torch.bfloat16, enabled=self._config.bf16):
+                loss = stage.loss(torch.tensor(part)) * (len(part) * count / len(batch))
+            loss.backward()
+            value += loss.item()
+        parameters = [p for p in stage.module.parameters() if p.requires_grad]
+        _average_gradients(parameters, count)
+        norm = nn.utils.clip_grad_norm_(parameters, self._config.clip_gradients)
+        if not math.isfinite(norm):  # the same in all processes
+            raise TrainingError(
+                f"{stage.name}, step {number}: the loss is {value}, its gradient {norm.item()}; "
+                "try a lower learning_rate"
+            )
+        self._optimizer.step()
+        self._write({"loss": value, "learning_rate": scale * stage.learning_rate}, number)
+        return value
+
+    def _end_epoch(self, bar: tqdm[Any]) -> None:
+        stage, progress = self._stage, self._progress
+        stage.module.eval()
+        measured = [stage.evaluate() if self._processes.is_main_process else {}]
+        broadcast_object_list(measured)
+        if not math.isfinite(measured[0]["dev_loss"]):
+            raise TrainingError(f"{stage.name}: the loss on dev is {measured[0]['dev_loss']}")
+        row = {"train_loss": progress.loss / self._per_epoch, **measured[0]}
+        progress.history.append(row)
+        progress.epoch, progress.step, progress.loss = progress.epoch + 1, 0, 0.0
+        words = "  ".join(f"{name} {value:.3f}" for name, value in row.items())
+        bar.write(f"{stage.name} epoch {progress.epoch}: {words}")
+        self._write(row, self._step_number)
+        if stage.judge(row) > progress.best:
+            progress.best, progress.best_epoch = stage.judge(row), progress.epoch
+            if self._processes.is_main_process:
+                self._checkpoints.save_best(stage.module)
+
+    def _save(self) -> None:
+        if self._processes.is_main_process:
+            self._checkpoints.save(self._stage.module, self._optimizer, self._progress)
+        self._processes.wait_for_everyone()
 
 
 def learning_rate(step: int, total: int, config: TrainingConfig) -> float:
@@ -128,74 +192,13 @@ def _optimizer(stage: Stage, weight_decay: float) -> torch.optim.AdamW:
     )
 
 
-def _step(
-    stage: Stage,
-    optimizer: torch.optim.Optimizer,
-    batch: list[int],
-    rate: float,
-    config: TrainingConfig,
-) -> float:
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["peak"]
-    device = next(stage.module.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-        loss = stage.loss(torch.tensor(batch))
-    value = loss.item()
-    _require_finite(stage, value)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(stage.module.parameters(), config.clip_gradients)
-    optimizer.step()
-    return value
-
-
-def _require_finite(stage: Stage, loss: float) -> None:
-    if not math.isfinite(loss):
-        raise TrainingError(f"{stage.name}: the loss is {loss}; try a lower learning_rate")
-
-
-def _end_epoch(stage: Stage, progress: Progress, folder: Path, bar: tqdm[Any]) -> None:
-    stage.module.eval()
-    measured = stage.evaluate()
-    _require_finite(stage, measured["dev_loss"])
-    progress.history.append(measured)
-    progress.epoch, progress.step = progress.epoch + 1, 0
-    words = "  ".join(f"{name} {value:.3f}" for name, value in measured.items())
-    bar.write(f"{stage.name} epoch {progress.epoch}: {words}")
-    if stage.judge(measured) > progress.best:
-        progress.best = stage.judge(measured)
-        _save(stage.module.state_dict(), folder / "best.pt")
-
-
-def _checkpoint(
-    folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
-) -> None:
-    state = {
-        "module": module.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "random": torch.get_rng_state(),
-        "progress": vars(progress),
-    }
-    if torch.cuda.is_available():
-        state["random_cuda"] = torch.cuda.get_rng_state()
-    _save(state, folder / "checkpoint.pt")
-
-
-def _save(state: dict[str, Any], path: Path) -> None:
-    """Whole or not at all: a kill in the middle leaves the file that was there."""
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    os.replace(part, path)
-
-
-def _resume(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> Progress:
-    if not path.exists():
-        torch.manual_seed(seed)
-        return Progress()
-    state = torch.load(path, weights_only=True, map_location="cpu")  # from a GPU, perhaps
-    module.load_state_dict(state["module"])
-    optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["random"])
-    if "random_cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["random_cuda"])
-    return Progress(**state["progress"])
+def _average_gradients(parameters: Sequence[nn.Parameter], processes: int) -> None:
+    """Over all processes, in one message. A process without items counts as zeros."""
+    if processes == 1:
+        return
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
+    for parameter, part in zip(
+        parameters, flat.split([p.numel() for p in parameters]), strict=True
+    ):
+        parameter.grad = part.view_as(parameter)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -110,14 +111,17 @@ def tune_tower(
     Raises: BundleError, DataError, TrainingError.
     """
     clip = encoders.load_clip(encoder)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    processes = PartialState()
+    device = processes.device
     clip.model.to(device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # open_clip's, of where timm keeps a helper
         clip.model.lock_image_tower(unlocked_groups=config.tower_groups)
     history = run_stage(_stage(encoder, clip, splits, config, device), config, work)
     folder = work / "tuned"
-    encoders.save_clip(clip, folder)
+    with processes.main_process_first():
+        if processes.is_main_process:
+            encoders.save_clip(clip, folder)
     return encoders.load_folder(folder), history
 
 

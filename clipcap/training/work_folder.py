@@ -17,7 +17,7 @@ def claim_work_folder(
     work: Path, config: TrainingConfig, splits: Splits, texts: Sequence[str]
 ) -> None:
     """A run goes on only as it was begun, on the same data."""
-    record = json.loads(config.model_dump_json())
+    record = json.loads(config.model_dump_json(exclude={"tensorboard", "checkpoint_steps"}))
     record["data"] = _digest(splits, texts)
     path = work / "run.json"
     if not path.exists():

@@ -19,12 +19,12 @@ from clipcap.data import read_evaluation_set, read_splits, read_texts
 from clipcap.data.folder import read_folder
 from clipcap.data.pictures import ImageFile
 from clipcap.encoder import load_folder
+from clipcap.training.batches import make_batches
 from clipcap.training.captions import IGNORED, PaddedTexts
 from clipcap.training.config import read_config
 from clipcap.training.embeddings import embed
 from clipcap.training.model import caption_loss
 from clipcap.training.run import train
-from clipcap.training.stage import make_batches
 from clipcap.training.text import clean, train_tokenizer
 from tests.clipcap.test_search import random_decoder, random_prefix
 from tests.tiny_bundle import READING_TOWER, TINY_CONFIG, build_colour_data, build_tiny_tower

@@ -1,0 +1,181 @@
+"""The training loop: what it does with batches, processes, full disks and runs that stall."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from clipcap import Captioner
+from clipcap import bundle as bundles
+from clipcap.errors import TrainingError
+from clipcap.training.batches import split_batch
+from clipcap.training.config import TrainingConfig
+from clipcap.training.run import train
+from clipcap.training.stage import Stage, run_stage
+from tests.tiny_bundle import TINY_CONFIG, build_colour_data, build_tiny_tower
+
+ITEMS = 50
+
+
+def line_stage(*, epochs: int = 3, score: list[float] | None = None) -> Stage:
+    """Least squares through points on a line; dev scores may be dictated."""
+    x = torch.linspace(-1, 1, ITEMS)[:, None]
+    module = torch.nn.Linear(1, 1)
+    torch.nn.init.constant_(module.weight, 0.0)
+    torch.nn.init.constant_(module.bias, 0.0)
+
+    def loss(items: Tensor) -> Tensor:
+        return (module(x[items]) - 3 * x[items] - 1).square().mean()
+
+    scores = iter(score or range(epochs))
+
+    def evaluate() -> dict[str, float]:
+        return {"dev_loss": loss(torch.arange(ITEMS)).item(), "score": next(scores)}
+
+    return Stage(
+        name="line",
+        module=module,
+        lengths=[1] * ITEMS,
+        loss=loss,
+        evaluate=evaluate,
+        judge=lambda measured: measured["score"],
+        epochs=epochs,
+        batch_size=8,
+        learning_rate=0.1,
+    )
+
+
+def configure(**fields: object) -> TrainingConfig:
+    return TINY_CONFIG.model_copy(update=fields)
+
+
+def test_parts_of_a_batch_hold_each_item_once_over_all_processes() -> None:
+    batch = list(range(11))
+    parts = [
+        part for rank in range(3) for part in split_batch(batch, process=rank, processes=3, parts=2)
+    ]
+    assert sorted(item for part in parts for item in part) == batch
+    assert split_batch([4], process=1, processes=2, parts=2) == []
+
+
+def test_a_batch_in_parts_trains_as_the_whole_of_it(tmp_path: Path) -> None:
+    weights = []
+    for parts in (1, 3):
+        stage = line_stage()
+        history = run_stage(stage, configure(accumulation=parts), tmp_path / str(parts))
+        weights.append(stage.module.state_dict())
+        assert history[-1]["train_loss"] < history[0]["train_loss"]
+    torch.testing.assert_close(weights[0], weights[1])
+
+
+def test_a_stage_ends_when_nothing_has_got_better_and_keeps_its_best(tmp_path: Path) -> None:
+    stage = line_stage(epochs=9, score=[1, 5, 2, 3, 4, 4, 4, 4, 4])
+    history = run_stage(stage, configure(patience=3), tmp_path)
+    assert len(history) == 5
+    stored = torch.load(tmp_path / "line" / "best.pt", weights_only=True)
+    torch.testing.assert_close(stage.module.state_dict(), stored)
+    again = line_stage(epochs=9, score=[9])  # it does not go on
+    assert run_stage(again, configure(patience=3), tmp_path) == history
+
+
+def test_a_full_disk_is_said_and_what_was_written_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_stage(line_stage(epochs=1), configure(), tmp_path)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "line").iterdir()}
+    # Every write to this device fails as on a full disk.
+    monkeypatch.setattr("clipcap.training.checkpoint.PART_SUFFIX", ".full")
+    for name in ("checkpoint.full", "best.full"):
+        (tmp_path / "line" / name).symlink_to("/dev/full")
+    with pytest.raises(TrainingError, match=r"(?s)cannot be written.*make room"):
+        run_stage(line_stage(epochs=2), configure(), tmp_path)
+    after = {
+        path.name: path.read_bytes()
+        for path in (tmp_path / "line").iterdir()
+        if not path.is_symlink()
+    }
+    assert after == before
+
+
+def test_losses_and_scores_are_written_for_tensorboard(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run_stage(line_stage(), configure(tensorboard=True), tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "line"))
+    events.Reload()
+    assert len(events.Scalars("loss")) == 3 * 7
+    assert [event.value for event in events.Scalars("score")] == [0, 1, 2]
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_would(tmp_path: Path) -> None:
+    """Without dropout and drawn views, a step over two processes is a step over one."""
+    data = build_colour_data(tmp_path / "data")
+    tower = build_tiny_tower(tmp_path / "tower")
+    options = {
+        **TINY_CONFIG.model_dump(
+            mode="json", exclude={"decoding", "start_from"}, exclude_none=True
+        ),
+        "start-from": "",
+        "encoder": tower,
+        "epochs": 3,
+        "learning_rate": 1e-3,
+    }
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    launchers = {
+        "one": [sys.executable, "-m", "clipcap"],
+        "two": [
+            sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+            "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+            "--main_process_port", "0", "-m", "clipcap",
+        ],
+    }  # fmt: skip
+    for out, launcher in launchers.items():
+        command = [*launcher, "train", str(data), "--out", str(tmp_path / out), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr[-3000:]
+    for file in ("mapper.safetensors", "decoder/model.safetensors"):
+        one, two = load_file(tmp_path / "one" / file), load_file(tmp_path / "two" / file)
+        for key, tensor in one.items():
+            torch.testing.assert_close(two[key], tensor, rtol=0.02, atol=2e-3)
+
+
+@pytest.mark.parametrize("regime", [{"freeze_decoder": True}, {"lora_rank": 2}])
+def test_a_decoder_may_stay_as_it_is_or_learn_by_low_rank_additions(
+    regime: dict[str, object], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    data = build_colour_data(tmp_path / "data")
+    config = configure(start_from=str(tiny_bundle), epochs=2, learning_rate=1e-3, **regime)
+    train(data, tmp_path / "out", config)
+
+    before = bundles.load(tiny_bundle).decoder.model.state_dict()
+    after = bundles.load(tmp_path / "out").decoder.model.state_dict()
+    assert before.keys() == after.keys()  # a plain GPT-2
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    if "freeze_decoder" in regime:
+        assert not changed
+    else:
+        assert changed == {
+            f"transformer.h.{layer}.{name}.weight"
+            for layer in range(2)
+            for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+        }
+    [[caption]] = Captioner.load(tmp_path / "out").caption([Image.new("RGB", (25, 20), "green")])
+    assert "green" in caption.text
+
+
+def test_a_curve_of_every_stage_lies_beside_the_bundle(tmp_path: Path) -> None:
+    data = build_colour_data(tmp_path / "data")
+    tower = build_tiny_tower(tmp_path / "tower")
+    train(data, tmp_path / "out", configure(encoder=str(tower), epochs=2, self_critical_epochs=1))
+    with Image.open(tmp_path / "out.png") as picture:
+        picture.load()
+        assert picture.format == "PNG"
+        assert picture.height > 500  # two stages
