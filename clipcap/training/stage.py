@@ -148,7 +148,10 @@ class _Loop:
         measured = [stage.evaluate() if self._processes.is_main_process else {}]
         broadcast_object_list(measured)
         if not math.isfinite(measured[0]["dev_loss"]):
-            raise TrainingError(f"{stage.name}: the loss on dev is {measured[0]['dev_loss']}")
+            raise TrainingError(
+                f"{stage.name}: the loss on dev is {measured[0]['dev_loss']}; "
+                "try a lower learning_rate"
+            )
         row = {"train_loss": progress.loss / self._per_epoch, **measured[0]}
         progress.history.append(row)
         progress.epoch, progress.step, progress.loss = progress.epoch + 1, 0, 0.0

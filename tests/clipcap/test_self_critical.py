@@ -12,7 +12,7 @@ from clipcap.mappers import MapperConfig, build_mapper
 from clipcap.training.captions import IGNORED
 from clipcap.training.model import PrefixLanguageModel
 from clipcap.training.self_critical import sample, self_critical_loss
-from tests.clipcap.test_search import STOP, WIDTH, log_probabilities_after, random_decoder
+from tests.clipcap.decoders import STOP, WIDTH, log_probabilities_after, random_decoder
 
 MAX_TOKENS = 6
 

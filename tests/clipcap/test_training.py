@@ -26,7 +26,7 @@ from clipcap.training.embeddings import embed
 from clipcap.training.model import caption_loss
 from clipcap.training.run import train
 from clipcap.training.text import clean, train_tokenizer
-from tests.clipcap.test_search import random_decoder, random_prefix
+from tests.clipcap.decoders import forced_log_probability, random_decoder, random_prefix
 from tests.tiny_bundle import READING_TOWER, TINY_CONFIG, build_colour_data, build_tiny_tower
 
 
@@ -135,13 +135,11 @@ def test_padding_changes_neither_loss_nor_gradients() -> None:
 
 
 def test_the_loss_is_the_mean_negative_log_probability_of_every_token() -> None:
-    from tests.clipcap.test_search import score_by_hand
-
     model, prefix = random_decoder(2), random_prefix(2)
     ids = [4, 1, 7, 3]
     loss = caption_loss(model, prefix, torch.tensor([ids]), label_smoothing=0.0)
-    by_hand = score_by_hand(model, prefix[0], ids)
-    assert loss.item() == pytest.approx(-by_hand.mean_log_probability, abs=1e-5)
+    by_hand = forced_log_probability(model, prefix[0], ids) / len(ids)
+    assert loss.item() == pytest.approx(-by_hand, abs=1e-5)
 
 
 def test_every_token_weighs_alike_in_batches_of_like_lengths() -> None:
