@@ -50,7 +50,7 @@ def read_stored(folder: Path, findings: Findings) -> list[Example]:
 
 
 def stored_embeddings(
-    pictures: Sequence[Picture], *, encoder: str | None, embedding_dim: int
+    pictures: Sequence[Picture], encoder: str | None, embedding_dim: int
 ) -> Tensor | None:
     """The embeddings `(N, D)` of pictures that are nothing else; None where they are images.
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clipcap.data.pictures import Picture
+from clipcap.data.stored import stored_embeddings
 from clipcap.encoder import Encoder
 from clipcap.training.augment import augment
 
@@ -32,6 +33,9 @@ def embed(
 
     Raises: DataError, naming the image that cannot be read.
     """
+    stored = stored_embeddings(pictures, encoder.source, encoder.embedding_dim)
+    if stored is not None:
+        return stored.unsqueeze(1)  # no image is there, so there is no other view of it
     folder = cache / fingerprint(encoder, pictures, views)
     folder.mkdir(parents=True, exist_ok=True)
     shards = [pictures[i : i + SHARD_IMAGES] for i in range(0, len(pictures), SHARD_IMAGES)]
