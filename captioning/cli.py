@@ -87,6 +87,7 @@ def worker() -> None:
     "--decoding", type=click.Choice(["beam", "greedy"]), default="beam", show_default=True
 )
 @click.option("--num-captions", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--max-words", type=click.IntRange(min=1), help="Most words of a caption.")
 @click.option("--wait", is_flag=True, help="Wait, and print photo<TAB>caption.")
 @click.option(
     "--timeout",

@@ -35,6 +35,7 @@ class JobOptions:
     model: str
     decoding: Decoding = Decoding.BEAM
     num_captions: int = 1
+    max_words: int | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class ClaimedJob:
     image_key: str
     decoding: Decoding
     num_captions: int
+    max_words: int | None
     attempts: int
 
 
@@ -84,6 +86,7 @@ def submit(
             model=options.model,
             decoding=options.decoding,
             num_captions=options.num_captions,
+            max_words=options.max_words,
             max_attempts=max_attempts,
         )
         for image_id in image_ids
@@ -132,7 +135,14 @@ def claim(session: Session, model: str, *, limit: int, lease_s: float) -> Claim 
         .execution_options(populate_existing=True)
     )
     held = tuple(
-        ClaimedJob(job.id, job.image.key, Decoding(job.decoding), job.num_captions, job.attempts)
+        ClaimedJob(
+            job.id,
+            job.image.key,
+            Decoding(job.decoding),
+            job.num_captions,
+            job.max_words,
+            job.attempts,
+        )
         for job in rows
     )
     return Claim(token, model, held) if held else None

@@ -126,6 +126,7 @@ class Job(Base):
     model: Mapped[str] = mapped_column(String(100))
     decoding: Mapped[str] = mapped_column(String(20))
     num_captions: Mapped[int]
+    max_words: Mapped[int | None] = mapped_column(doc="of a caption; NULL is no limit")
 
     status: Mapped[str] = mapped_column(String(20), default=JobStatus.QUEUED)
     attempts: Mapped[int] = mapped_column(default=0, doc="claims so far, given-back ones aside")

@@ -34,6 +34,8 @@ from captioning.storage import Storage
 
 FIRST_POLL_S = 0.02
 LAST_POLL_S = 0.5
+MAX_WORDS = 100
+"""The highest limit that may be asked for; no captioner says as much."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,14 @@ class Queue:
         model: str | None = None,
         decoding: str = Decoding.BEAM,
         num_captions: int = 1,
+        max_words: int | None = None,
     ) -> JobHandle:
-        """Queue one photograph: a path, bytes, an open file or a PIL image.
+        """Queue one photograph: a path, bytes, an open file or a PIL image. Captions end as
+        whole sentences within `max_words`.
 
         Raises: ImageRejected, UnknownModel, InvalidOption, Unavailable.
         """
-        options = self.options(model, decoding, num_captions)
+        options = self.options(model, decoding, num_captions, max_words)
         upload = _as_upload(photo)
         (job_id,) = self._store([(upload, self._normalise(upload))], options, batch=None)
         return JobHandle(self, job_id)
@@ -124,7 +128,9 @@ class Queue:
         job_ids = self._store(good, options, batch=batch)
         return Submission(batch.id, job_ids, tuple(rejected))
 
-    def options(self, model: str | None, decoding: str, num_captions: int) -> JobOptions:
+    def options(
+        self, model: str | None, decoding: str, num_captions: int, max_words: int | None = None
+    ) -> JobOptions:
         """Check what a submitter chose.
 
         Raises: UnknownModel, InvalidOption.
@@ -138,7 +144,9 @@ class Queue:
             raise InvalidOption(f"num_captions must be from 1 to {self.settings.max_captions}.")
         if decoding == Decoding.GREEDY and num_captions > 1:
             raise InvalidOption("Greedy search finds one caption; use beam search for several.")
-        return JobOptions(name, Decoding(decoding), num_captions)
+        if max_words is not None and not 1 <= max_words <= MAX_WORDS:
+            raise InvalidOption(f"max_words must be from 1 to {MAX_WORDS}.")
+        return JobOptions(name, Decoding(decoding), num_captions, max_words)
 
     def close(self) -> None:
         self.database.close()

@@ -209,7 +209,10 @@ def _run_model(captioner: Captioner, decoded: Sequence[Decoded]) -> dict[str, li
         rows_by_options[_options(captioner, item.job)].append(row)
     captions = {}
     for options, rows in rows_by_options.items():
-        for row, found in zip(rows, captioner.decode(prefixes[rows], options), strict=True):
+        # A CLIP score costs a pass of the text tower: only where candidates are ranked by it.
+        seen = embeddings[rows] if options.rank_by == "clip_score" else None
+        candidates = captioner.decode(prefixes[rows], options, embedding=seen)
+        for row, found in zip(rows, candidates, strict=True):
             captions[decoded[row].job.id] = [
                 CaptionText(caption.text, caption.mean_log_probability) for caption in found
             ]
@@ -217,4 +220,6 @@ def _run_model(captioner: Captioner, decoded: Sequence[Decoded]) -> dict[str, li
 
 
 def _options(captioner: Captioner, job: ClaimedJob) -> DecodingOptions:
-    return captioner.defaults.override(method=job.decoding.value, num_captions=job.num_captions)
+    return captioner.defaults.override(
+        method=job.decoding.value, num_captions=job.num_captions, max_words=job.max_words
+    )

@@ -98,6 +98,7 @@ def test_submit_prints_json_lines(database: Database, photos: list[str], tmp_pat
     [
         (["--model", "none"], "Error: There is no model 'none'.\n"),
         (["--num-captions", "99"], "Error: num_captions must be from 1 to 5.\n"),
+        (["--max-words", "999"], "Error: max_words must be from 1 to 100.\n"),
     ],
 )
 def test_submit_refuses_a_wrong_option_in_one_line(

@@ -176,6 +176,8 @@ def test_a_path_that_cannot_be_read_is_named(queue: Queue, tmp_path: Path, path:
         ({"num_captions": 0}, InvalidOption),
         ({"num_captions": 6}, InvalidOption),
         ({"decoding": "greedy", "num_captions": 2}, InvalidOption),
+        ({"max_words": 0}, InvalidOption),
+        ({"max_words": 101}, InvalidOption),
     ],
 )
 def test_options_are_checked_before_anything_is_stored(

@@ -12,14 +12,15 @@ from web import create_app
 
 
 def test_each_image_becomes_a_job_of_the_batch(client: FlaskClient) -> None:
-    answer = client.post("/api/v1/batches", data={"images": photos(3), "num_captions": "2"})
+    fields = {"images": photos(3), "num_captions": "2", "max_words": "7"}
+    answer = client.post("/api/v1/batches", data=fields)
     body = answer.json
     assert answer.status_code == 202
     assert client.get(answer.headers["Location"]).json == body
     assert [job["image"]["filename"] for job in body["jobs"]] == [
         f"photo-{i}.jpg" for i in range(3)
     ]
-    assert {job["num_captions"] for job in body["jobs"]} == {2}
+    assert {(job["num_captions"], job["max_words"]) for job in body["jobs"]} == {(2, 7)}
     assert {job["batch_id"] for job in body["jobs"]} == {body["id"]}
     assert body["rejected"] == []
 

@@ -36,8 +36,10 @@ def test_location_leads_to_the_same_job(client: FlaskClient) -> None:
 
 
 def test_options_are_taken(client: FlaskClient) -> None:
-    body = send(client, model="bundled", decoding="beam", num_captions="3").json
+    body = send(client, model="bundled", decoding="beam", num_captions="3", max_words="8").json
     assert (body["model"], body["decoding"], body["num_captions"]) == ("bundled", "beam", 3)
+    assert body["max_words"] == 8
+    assert send(client).json["max_words"] is None
 
 
 def test_a_finished_job_has_its_captions_best_first(client: FlaskClient, queue: Queue) -> None:
@@ -115,6 +117,8 @@ def test_two_images_are_too_many_for_one_job(client: FlaskClient, queue: Queue) 
         ({"num_captions": "6"}, "invalid_option"),
         ({"decoding": "greedy", "num_captions": "2"}, "invalid_option"),
         ({"num_caption": "2"}, "invalid_option"),
+        ({"max_words": "0"}, "invalid_option"),
+        ({"max_words": "101"}, "invalid_option"),
     ],
 )
 def test_a_wrong_option_is_refused(

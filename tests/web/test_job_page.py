@@ -12,7 +12,8 @@ from tests.web.sending import photos
 @pytest.fixture
 def job(client: FlaskClient) -> str:
     """The address of a queued job that asked for three candidates."""
-    client.post("/", data={"images": photos(1), "num_captions": "3"})
+    options = {"num_captions": "3", "max_words": "9"}
+    client.post("/", data={"images": photos(1), **options})
     (found,) = client.get("/api/v1/jobs").json["jobs"]
     page: str = found["links"]["page"]
     return page
@@ -28,6 +29,7 @@ def test_a_finished_job_shows_candidates_scores_and_model(
     assert "61 %" in text  # exp(-0.5)
     assert "-0.50" in text
     assert REVISION in text
+    assert "beam, 3 candidates, at most 9 words" in text
     assert "hx-trigger" not in text
 
 

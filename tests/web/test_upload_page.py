@@ -67,7 +67,7 @@ def test_of_twenty_files_three_broken_ones_are_listed(client: FlaskClient, queue
 
 
 @pytest.mark.parametrize(
-    "fields", [{"model": "nobody"}, {"decoding": "dice"}, {"num_captions": "x"}]
+    "fields", [{"model": "nobody"}, {"decoding": "dice"}, {"num_captions": "x"}, {"max_words": "0"}]
 )
 def test_a_wrong_option_shows_the_page_again(
     client: FlaskClient, queue: Queue, fields: dict[str, str]

@@ -52,9 +52,12 @@ def test_each_job_of_a_micro_batch_gets_its_own_options(queue: Queue, station: S
     greedy = queue.submit(photo("red"), decoding="greedy")
     three = queue.submit(photo("red"), num_captions=3)
     one = queue.submit(photo("red"))
+    short = queue.submit(photo("red"), max_words=3)
 
     station.work()
 
+    (caption,) = short.captions
+    assert len(caption.split()) == 3
     assert [len(job.captions) for job in (greedy, three, one)] == [1, 3, 1]
     assert len(set(three.captions)) == 3
     assert three.captions[0] == one.captions[0]

@@ -22,7 +22,7 @@ def create(form: BatchForm) -> tuple[BatchBody, int, dict[str, str]]:
     Each that cannot be captioned is named in `rejected` with its reason; if that is every
     one of them, nothing is kept and the answer is 422.
     """
-    options = queue().options(form.model, form.decoding, form.num_captions)
+    options = queue().options(form.model, form.decoding, form.num_captions, form.max_words)
     submission = queue().submit_many(uploads(sent_files("images")), options)
     body = _read(submission.batch_id)
     return body, 202, {"Location": body.links["self"], "Retry-After": "1"}

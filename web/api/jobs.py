@@ -34,7 +34,11 @@ def create(form: JobForm) -> tuple[JobBody, int, dict[str, str]]:
         raise TooManyImages("Send one photograph, or several to /api/v1/batches.")
     (upload,) = uploads(parts)
     handle = queue().submit(
-        upload, model=form.model, decoding=form.decoding, num_captions=form.num_captions
+        upload,
+        model=form.model,
+        decoding=form.decoding,
+        num_captions=form.num_captions,
+        max_words=form.max_words,
     )
     body = job_body(handle.read())
     return body, 202, {"Location": body.links["self"], **RETRY_AFTER}

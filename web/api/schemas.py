@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from captioning.models import Batch, Decoding, Job, JobStatus
 from captioning.queries import Progress
+from captioning.queue import MAX_WORDS
 from web import cursors
 from web.waiting import MAX_WAIT_S
 
@@ -22,6 +23,9 @@ class _Options(BaseModel):
     model: str | None = Field(None, description="A name from GET /api/v1/models.")
     decoding: Decoding = Decoding.BEAM
     num_captions: int = Field(1, ge=1, description="Candidates, best first (beam search only).")
+    max_words: int | None = Field(
+        None, ge=1, le=MAX_WORDS, description="Most words of a caption; it ends as a sentence."
+    )
 
 
 # The files themselves are read by web/intake.py, which limits each: here they are documented.
@@ -73,6 +77,7 @@ class JobBody(BaseModel):
     model: str
     decoding: Decoding
     num_captions: int
+    max_words: int | None
     caption: str | None = Field(description="The best candidate's text.")
     captions: list[CaptionBody]
     error: ErrorBody | None
@@ -154,6 +159,7 @@ def job_body(job: Job) -> JobBody:
         model=job.model,
         decoding=Decoding(job.decoding),
         num_captions=job.num_captions,
+        max_words=job.max_words,
         caption=captions[0].text if captions else None,
         captions=captions,
         error=error,

@@ -13,7 +13,7 @@ from captioning import queries
 from captioning.errors import ImageRejected, InvalidOption, InvalidRequest
 from captioning.jobs import JobOptions
 from captioning.models import Decoding
-from captioning.queue import AllRejected, Rejection, Upload
+from captioning.queue import MAX_WORDS, AllRejected, Rejection, Upload
 from web import problems, samples
 from web.current import queue
 from web.intake import sent_files, uploads
@@ -61,11 +61,12 @@ def _chosen_options() -> JobOptions:
     decoding = form.get("decoding", Decoding.BEAM)
     try:
         num_captions = int(form.get("num_captions", 1))
+        max_words = int(form["max_words"]) if form.get("max_words") else None
     except ValueError as error:
-        raise InvalidOption("The number of captions must be a number.") from error
+        raise InvalidOption("The numbers of captions and of words must be numbers.") from error
     if decoding == Decoding.GREEDY:
         num_captions = 1  # as the form says; without JavaScript the choice stays open
-    return queue().options(form.get("model"), decoding, num_captions)
+    return queue().options(form.get("model"), decoding, num_captions, max_words)
 
 
 def _page(message: str = "", rejected: Iterable[Rejection] = ()) -> str:
@@ -76,6 +77,7 @@ def _page(message: str = "", rejected: Iterable[Rejection] = ()) -> str:
         settings=queue().settings,
         decodings=Decoding,
         samples=samples.SAMPLES,
+        max_words=MAX_WORDS,
         served=served,
         message=message,
         rejected=rejected,
