@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from clipcap.commands.decoding import decoding_options
 from clipcap.errors import DataError
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ FILE = click.Path(path_type=Path)
 @click.option("--report", "report_file", type=FILE, help="Write a page of HTML here.")
 @click.option("--java", is_flag=True, help="Also METEOR and SPICE, whose programs need Java.")
 @click.option("--batch-size", default=32, type=click.IntRange(min=1), help="Images in one pass.")
+@decoding_options
 def evaluate(
     bundle: str,
     data: Path,
@@ -40,9 +43,11 @@ def evaluate(
     report_file: Path | None,
     java: bool,
     batch_size: int,
+    **decoding: Any,
 ) -> None:
     """Score BUNDLE (a folder, or 'bundled') on DATA, in any format that `train` reads. All
-    scores are times 100, with the interval that holds 95 % of 1000 resamples of the images."""
+    scores are times 100, with the interval that holds 95 % of 1000 resamples of the images.
+    The options of decoding are the bundle's own unless they are given."""
     from clipcap.data import read_evaluation_set
     from clipcap.evaluation.bootstrap import differences
     from clipcap.evaluation.report import html_report
@@ -55,11 +60,11 @@ def evaluate(
         if file is not None and not file.parent.is_dir():
             raise DataError(f"{file.parent}: no such folder")
     examples = read_evaluation_set(data, split)
-    entry, found = _evaluate(bundle, data, examples, batch_size, java)
+    entry, found = _evaluate(bundle, data, examples, batch_size, java, decoding)
     entries = [entry]
     compared: Mapping[str, Difference] = {}
     if against is not None:
-        other, found["against"] = _evaluate(against, data, examples, batch_size, java)
+        other, found["against"] = _evaluate(against, data, examples, batch_size, java, decoding)
         entries.append(other)
         compared = differences(entry.evaluation.measures, other.evaluation.measures, len(examples))
         found["differences"] = {name: row.as_dict() for name, row in compared.items()}
@@ -74,7 +79,12 @@ def evaluate(
 
 
 def _evaluate(
-    name: str, data: Path, examples: Sequence[Example], batch_size: int, java: bool
+    name: str,
+    data: Path,
+    examples: Sequence[Example],
+    batch_size: int,
+    java: bool,
+    decoding: Mapping[str, Any],
 ) -> tuple[Entry, dict[str, Any]]:
     """Caption, measure and print; returns what the report and the JSON say of it."""
     from clipcap.captioner import Captioner
@@ -86,8 +96,9 @@ def _evaluate(
     from clipcap.evaluation.scores import TITLES
 
     captioner = Captioner.load(name)
+    options = captioner.defaults.override(**decoding)
     started = time.monotonic()
-    result = run(captioner, examples, batch_size=batch_size)
+    result = run(captioner, examples, options, batch_size=batch_size)
     seconds = time.monotonic() - started
     ranges = intervals(result.measures, len(examples))
     references = [example.captions for example in examples]
@@ -107,6 +118,7 @@ def _evaluate(
         "seconds": round(seconds, 1),
         "bundle": captioner.name,
         "revision": captioner.revision,
+        "decoding": asdict(options),
     }
     title = f"{captioner.name} ({captioner.revision})"
     return Entry(title, result, ranges, more.scores), found

@@ -1,4 +1,4 @@
-"""Captions a set of images with a bundle's own decoding and measures the best candidates."""
+"""Captions a set of images and measures the best candidates."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from clipcap.captioner import Captioner
 from clipcap.data import Example
 from clipcap.evaluation.measures import Measure
 from clipcap.evaluation.scores import Scores, measure
+from clipcap.options import DecodingOptions
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,18 @@ class Evaluation:
 
 
 def evaluate(
-    captioner: Captioner, examples: Sequence[Example], *, batch_size: int = 32
+    captioner: Captioner,
+    examples: Sequence[Example],
+    options: DecodingOptions | None = None,
+    *,
+    batch_size: int = 32,
 ) -> Evaluation:
     """Raises: DataError, naming the image that cannot be read."""
     captions: list[str] = []
     with tqdm(total=len(examples), desc="captioning", unit="image") as bar:
         for start in range(0, len(examples), batch_size):
             batch = examples[start : start + batch_size]
-            found = captioner.caption([example.image.open() for example in batch])
+            found = captioner.caption([example.image.open() for example in batch], options)
             captions += [candidates[0].text for candidates in found]
             bar.update(len(batch))
     references = [example.captions for example in examples]

@@ -61,10 +61,12 @@ def test_a_photo_that_cannot_be_read_does_not_stop_the_others(
 
 def test_evaluate_writes_scores_as_json(tiny_bundle: Path, tmp_path: Path) -> None:
     data = build_colour_data(tmp_path / "data")
-    done = clipcap("evaluate", tiny_bundle, data, "--json", tmp_path / "scores.json")
+    decoding = ("--method", "greedy", "--max-words", 4)
+    done = clipcap("evaluate", tiny_bundle, data, "--json", tmp_path / "scores.json", *decoding)
 
     assert done.returncode == 0, done.stderr
     scores = json.loads((tmp_path / "scores.json").read_text())
+    assert (scores["decoding"]["method"], scores["decoding"]["max_words"]) == ("greedy", 4)
     assert scores["images"] == 8
     assert {"bleu_4", "rouge_l", "cider_d"} <= scores.keys()
     assert scores["rouge_l"] > 90
