@@ -37,11 +37,17 @@ class TextSide:
         Shapes: embedding `(N, D)`, normalised or not; N captions.
         Raises: BundleError where the tokenizer cannot be had.
         """
-        tokens = self._tokenizer([PROMPT + caption for caption in captions])
-        found = self._model.encode_text(tokens.to(embedding.device), normalize=True)  # (N, D)
+        found = self.encode([PROMPT + caption for caption in captions])
         cosine = (nn.functional.normalize(embedding, dim=-1) * found).sum(dim=-1)
         scores: list[float] = (SCALE * cosine.clamp(min=0)).tolist()
         return scores
+
+    def encode(self, texts: list[str]) -> Tensor:
+        """Embeddings of unit length: `(N, D)`. Raises: BundleError, as above."""
+        tokens = self._tokenizer(texts)
+        device = next(self._model.parameters()).device
+        embedding: Tensor = self._model.encode_text(tokens.to(device), normalize=True)
+        return embedding
 
     @cached_property
     def _tokenizer(self) -> Callable[[list[str]], Tensor]:

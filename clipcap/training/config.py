@@ -60,6 +60,12 @@ class TrainingConfig(BaseModel):
     pretrain_epochs: int = Field(1, gt=0)
     pretrain_learning_rate: float = Field(1e-3, gt=0)
 
+    text_only: bool = Field(
+        False, description="learn to caption from the captions alone, through CLIP's text side"
+    )
+    text_noise: float = Field(
+        0.016, ge=0, description="variance of what is added to a text's embedding in each direction"
+    )
     epochs: int = Field(8, ge=0, description="over the captions of images")
     batch_size: int = Field(128, gt=0, description="captions in one step, over all processes")
     accumulation: int = Field(1, gt=0, description="parts of a batch, one in memory at a time")
@@ -86,6 +92,14 @@ class TrainingConfig(BaseModel):
     def _frozen_or_adapted(self) -> TrainingConfig:
         if self.freeze_decoder and self.lora_rank:
             raise ValueError("freeze_decoder and lora_rank exclude each other")
+        return self
+
+    @model_validator(mode="after")
+    def _text_stands_for_images(self) -> TrainingConfig:
+        if self.text_only and not self.normalize_embedding:
+            raise ValueError("text_only needs normalize_embedding: texts and images differ in norm")
+        if self.text_only and (self.self_critical_epochs or self.views > 1 or self.tower_epochs):
+            raise ValueError("text_only knows no images: no views, tower or self-critical epochs")
         return self
 
     @model_validator(mode="after")

@@ -29,6 +29,7 @@ from clipcap.training.parts import Parts, as_started_from, start
 from clipcap.training.stage import run_stage
 from clipcap.training.stages import captioning_stage, pretraining_stage, self_critical_stage
 from clipcap.training.text import END_OF_TEXT
+from clipcap.training.text_only import embed_captions
 from clipcap.training.tower import tune_tower
 from clipcap.training.work_folder import claim_work_folder
 
@@ -65,11 +66,15 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
     history: dict[str, Any] = {}
     if config.tower_epochs:
         parts.encoder, history["tower"] = tune_tower(parts.encoder, splits, config, work)
-    parts.encoder.visual.to(device)
+    parts.encoder.to(device)
     with processes.main_process_first():
-        train = _embed(parts.encoder, splits.train, work, "train", config, views=config.views)
+        train = (
+            embed_captions(parts.encoder, splits.train)
+            if config.text_only
+            else _embed(parts.encoder, splits.train, work, "train", config, views=config.views)
+        )
         dev = _embed(parts.encoder, splits.dev, work, "dev", config)[:, 0]
-    parts.encoder.visual.to("cpu")
+    parts.encoder.to(torch.device("cpu"))
     parts.decoder.to(device)
     parts.mapper.to(device)
     if texts:

@@ -23,6 +23,7 @@ from clipcap.training.model import PrefixLanguageModel, TextLanguageModel
 from clipcap.training.parts import Parts
 from clipcap.training.self_critical import CiderReward, sample, self_critical_loss
 from clipcap.training.stage import Stage
+from clipcap.training.text_only import with_noise
 
 
 def pretraining_stage(
@@ -68,8 +69,13 @@ def captioning_stage(
     device = parts.decoder.model.device
     train, train_images = caption_pairs(splits.train, parts.decoder, config)
 
+    def seen(items: Tensor) -> Tensor:
+        if config.text_only:  # an embedding for each caption, not for each image
+            return with_noise(embeddings[items], config.text_noise)
+        return any_view(embeddings, train_images[items])
+
     def loss(items: Tensor) -> Tensor:
-        embedding = any_view(embeddings, train_images[items]).to(device)
+        embedding = seen(items).to(device)
         value: Tensor = module(embedding, train.batch(items).to(device), config.label_smoothing)
         return value * train.share(items)
 

@@ -1,0 +1,45 @@
+"""Learning to caption images from captions alone: each caption is told from its own embedding,
+with noise that covers the distance between CLIP's texts and images.
+
+Source: Nukrai, Mokady, Globerson, "Text-Only Training for Image Captioning using Noise-Injected
+CLIP" (CapDec), arXiv 2211.00575.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from clipcap.data import Example
+from clipcap.encoder import Encoder
+from clipcap.errors import TrainingError
+
+BATCH_TEXTS = 256
+
+
+@torch.inference_mode()
+def embed_captions(encoder: Encoder, examples: Sequence[Example]) -> Tensor:
+    """Embeddings of unit length of every caption, in the order of the examples: `(N, D)`.
+
+    Raises: BundleError, TrainingError where the encoder has no text side.
+    """
+    if encoder.text is None:
+        raise TrainingError("text_only: the encoder has no text side; name a CLIP model")
+    captions = [caption for example in examples for caption in example.captions]
+    parts = []
+    with tqdm(total=len(captions), desc="encoding captions", unit="caption") as bar:
+        for start in range(0, len(captions), BATCH_TEXTS):
+            batch = captions[start : start + BATCH_TEXTS]
+            parts.append(encoder.text.encode(batch).float().cpu())
+            bar.update(len(batch))
+    return torch.cat(parts)
+
+
+def with_noise(embedding: Tensor, variance: float) -> Tensor:
+    """Shapes: embedding, noisy `(B, D)`, both of unit length."""
+    noise = torch.randn(embedding.shape) * math.sqrt(variance)
+    return torch.nn.functional.normalize(embedding + noise, dim=-1)
