@@ -99,6 +99,11 @@ class Captioner:
         """The bundle's own decoding options."""
         return self._bundle.config.decoding
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels of what the model sees."""
+        return self._bundle.encoder.image_size
+
     def caption(
         self, images: Sequence[Image.Image], options: DecodingOptions | None = None
     ) -> list[list[Caption]]:

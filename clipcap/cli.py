@@ -23,7 +23,8 @@ class OneLineErrors(click.Group):
         except BrokenPipeError:
             raise  # click ends quietly when nobody reads on
         except OSError as error:
-            raise click.ClickException(f"{error.filename}: {error.strerror}") from error
+            known = [str(part) for part in (error.filename, error.strerror) if part]
+            raise click.ClickException(": ".join(known)) from error
 
 
 @click.group(cls=OneLineErrors, context_settings={"show_default": True})

@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clipcap.errors import DataError
 
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
-def open_image(source: Path | BinaryIO, *, name: str | None = None) -> Image.Image:
+
+def open_image(
+    source: Path | BinaryIO, *, name: str | None = None, at_least: tuple[int, int] | None = None
+) -> Image.Image:
     """Read an image file, the first frame where there are several.
+
+    With `at_least`, the height and width in pixels of what will be made of it, a JPEG is decoded
+    at the smallest of 1/8, 1/4, 1/2 of its size that is still as large, which is several times
+    faster.
 
     Raises: DataError, naming the file, or `name` where the source has none.
     """
     path = name or source
+    reads_heif = _register_heif()
     try:
         with Image.open(source) as image:
+            if at_least is not None:
+                side = max(at_least)  # height and width may yet change places
+                image.draft(None, (side, side))
             return to_rgb(image)
+    except UnidentifiedImageError as error:
+        reason = "cannot be read as an image"
+        if not reads_heif and _is_heif(source):
+            reason = "HEIC photographs need `pip install 'captioning[heic]'`"
+        raise DataError(f"{path}: {reason}") from error
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or 'cannot be read as an image'}") from error
     # A damaged or hostile file makes Pillow raise whatever its decoder stumbled over.
@@ -35,3 +54,21 @@ def to_rgb(image: Image.Image) -> Image.Image:
         opaque = upright.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque).convert("RGB")
     return upright.convert("RGB")
+
+
+@cache
+def _register_heif() -> bool:
+    """Let Pillow read HEIC if the extra is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+def _is_heif(source: Path | BinaryIO) -> bool:
+    with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+        file.seek(0)
+        head = file.read(12)
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS

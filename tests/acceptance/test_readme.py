@@ -86,6 +86,14 @@ def test_the_caption_command_needs_no_service() -> None:
     assert caption
 
 
+def test_a_folder_is_captioned(tmp_path: Path) -> None:
+    (command,) = lines_with("clipcap caption")
+    run(command.replace("captions.csv", str(tmp_path / "captions.csv")))
+    header, *rows = (tmp_path / "captions.csv").read_text().splitlines()
+    assert header == "photo,caption"
+    assert len(rows) == len(list((ROOT / "web" / "samples").glob("*.jpg")))
+
+
 def test_a_stranger_trains_and_evaluates(tmp_path: Path) -> None:
     build_colour_data(tmp_path / "my-photos")
     (train,), (evaluate,) = lines_with("clipcap train"), lines_with("clipcap evaluate")

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from tests.tiny_bundle import build_colour_data
 
@@ -36,27 +35,6 @@ def test_help_waits_for_no_torch() -> None:
     )
     assert "--epochs" in done.stdout
     assert done.stdout.endswith("loaded: set()\n")
-
-
-def test_a_photo_that_cannot_be_read_does_not_stop_the_others(
-    tiny_bundle: Path, tmp_path: Path
-) -> None:
-    Image.new("RGB", (20, 20), "red").save(tmp_path / "red.png")
-    (tmp_path / "bad.jpg").write_bytes(b"no image")
-    Image.new("RGB", (20, 20), "blue").save(tmp_path / "blue.png")
-    photos = [tmp_path / name for name in ("red.png", "bad.jpg", "missing.jpg", "blue.png")]
-
-    done = clipcap("caption", "--model", tiny_bundle, *photos)
-
-    assert done.returncode == 1
-    rows = [line.split("\t") for line in done.stdout.splitlines()]
-    assert [row[0] for row in rows] == [str(photos[0]), str(photos[3])]
-    assert "red" in rows[0][1]
-    assert "blue" in rows[1][1]
-    errors = done.stderr.splitlines()
-    assert len(errors) == 2
-    assert "bad.jpg" in errors[0]
-    assert "missing.jpg" in errors[1]
 
 
 def test_evaluate_writes_scores_as_json(tiny_bundle: Path, tmp_path: Path) -> None:

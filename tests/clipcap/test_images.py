@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from clipcap import DataError
+from clipcap import DataError, images
 from clipcap.images import open_image, to_rgb
 
 
@@ -83,6 +85,65 @@ def test_a_photo_on_its_side_is_turned_once(tmp_path: Path, format: str) -> None
 def test_an_exif_block_of_rubbish_does_not_matter(tmp_path: Path) -> None:
     Image.new("RGB", (20, 10), "red").save(tmp_path / "photo.jpg", exif=b"Exif\0\0XX*\0rubbish")
     assert open_image(tmp_path / "photo.jpg").size == (20, 10)
+
+
+@pytest.mark.parametrize(
+    ("size", "read"),
+    [
+        ((1600, 1200), (200, 150)),  # 1/8: as small as it gets
+        ((1600, 1199), (400, 300)),  # 1/8 would be 149.9 high
+        ((599, 300), (300, 150)),
+        ((299, 299), (299, 299)),
+        ((20, 10), (20, 10)),
+    ],
+)
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("format", ["JPEG", "MPO"])
+def test_a_jpeg_is_read_no_smaller_than_it_is_seen(
+    tmp_path: Path, format: str, orientation: int, size: tuple[int, int], read: tuple[int, int]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", size, "red").save(tmp_path / "photo", format, exif=exif)
+    image = open_image(tmp_path / "photo", at_least=(120, 150))
+    assert image.size == (read if orientation == 1 else read[::-1])
+    assert min(image.size) >= min(150, *size)
+
+
+def test_a_jpeg_read_small_shows_the_same(tmp_path: Path) -> None:
+    """Compared at the size that is seen, pixel by pixel, in levels of 256."""
+    photo = Path(__file__).parents[2] / "web" / "samples" / "cat.jpg"
+    whole, small = open_image(photo), open_image(photo, at_least=(100, 100))
+    assert small.width == (whole.width + 1) // 2
+    seen = [
+        np.asarray(image.resize((100, 100), Image.Resampling.BICUBIC), dtype=float)
+        for image in (whole, small)
+    ]
+    assert np.abs(seen[0] - seen[1]).mean() < 2
+
+
+def save_heic(path: Path, orientation: int = 1) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pillow_heif.from_pillow(Image.new("RGB", (64, 32), "red")).save(path, exif=exif.tobytes())
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_heic_is_read_with_the_extra(tmp_path: Path, orientation: int) -> None:
+    save_heic(tmp_path / "photo.heic", orientation)
+    image = open_image(tmp_path / "photo.heic", at_least=(8, 8))
+    assert (image.mode, image.size) == ("RGB", (64, 32) if orientation == 1 else (32, 64))
+    assert image.getpixel((9, 9))[0] > 240
+
+
+def test_heic_without_the_extra_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_heic(tmp_path / "photo.jpg")  # what it is called does not matter
+    monkeypatch.setattr(Image, "ID", [name for name in Image.ID if name != "HEIF"])
+    monkeypatch.setattr(images, "_register_heif", lambda: False)
+    with pytest.raises(DataError, match=r"photo\.jpg: HEIC.*captioning\[heic\]"):
+        open_image(tmp_path / "photo.jpg")
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])

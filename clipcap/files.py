@@ -1,0 +1,73 @@
+"""Captions for files: photographs are read and made ready in threads, ahead of the model."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from clipcap.captioner import Caption, Captioner
+from clipcap.errors import DataError
+from clipcap.images import open_image
+from clipcap.options import DecodingOptions
+
+READERS = min(8, os.cpu_count() or 1)
+
+
+def caption_files(
+    captioner: Captioner,
+    paths: Iterable[Path],
+    options: DecodingOptions | None = None,
+    *,
+    batch_size: int = 16,
+) -> Generator[tuple[Path, list[Caption] | DataError]]:
+    """For each path, in their order, its candidates, best first, or why it cannot be read.
+
+    `paths` is consumed as it is needed: the pixels of three batches are held at most.
+    """
+    with closing(_read_ahead(captioner, paths, ahead=batch_size)) as photos:
+        while batch := list(islice(photos, batch_size)):
+            readable = [pixels for _, pixels in batch if isinstance(pixels, Tensor)]
+            found = iter(_caption(captioner, readable, options))
+            for path, pixels in batch:
+                yield path, pixels if isinstance(pixels, DataError) else next(found)
+
+
+def _caption(
+    captioner: Captioner, pixels: list[Tensor], options: DecodingOptions | None
+) -> list[list[Caption]]:
+    if not pixels:
+        return []
+    embedding = captioner.encode(torch.stack(pixels))
+    return captioner.decode(captioner.prefix(embedding), options, embedding=embedding)
+
+
+def _read_ahead(
+    captioner: Captioner, paths: Iterable[Path], *, ahead: int
+) -> Generator[tuple[Path, Tensor | DataError]]:
+    def read(path: Path) -> Tensor | DataError:
+        try:
+            return captioner.preprocess(open_image(path, at_least=captioner.image_size))
+        except DataError as error:
+            return error
+
+    pool = ThreadPoolExecutor(READERS, thread_name_prefix="read")
+    waiting: deque[tuple[Path, Future[Tensor | DataError]]] = deque()
+    try:
+        for path in paths:
+            waiting.append((path, pool.submit(read, path)))
+            if len(waiting) > ahead:
+                first, pixels = waiting.popleft()
+                yield first, pixels.result()
+        while waiting:
+            first, pixels = waiting.popleft()
+            yield first, pixels.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
