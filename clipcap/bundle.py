@@ -28,7 +28,7 @@ from clipcap import encoder as encoders
 from clipcap.decoder import Decoder, load_weights, read_weights
 from clipcap.encoder import Encoder
 from clipcap.errors import BundleError, OptionsError
-from clipcap.mappers import MapperConfig, MLPMapper, build_mapper
+from clipcap.mappers import Mapper, MapperConfig, build_mapper
 from clipcap.options import DecodingOptions
 
 FORMAT_VERSION = 1
@@ -70,7 +70,7 @@ class Bundle:
     config: BundleConfig
     encoder: Encoder
     decoder: Decoder
-    mapper: MLPMapper
+    mapper: Mapper
     revision: str
 
 
@@ -103,7 +103,7 @@ def read_config(folder: Path) -> BundleConfig:
         return BundleConfig.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(part) for part in _without_kind(first["loc"]))
         raise BundleError(f"{path}: {key}: {first['msg']}") from error
     except OptionsError as error:
         raise BundleError(f"{path}: decoding: {error}") from error
@@ -148,7 +148,7 @@ def save(
     *,
     encoder: Encoder,
     decoder: Decoder,
-    mapper: MLPMapper,
+    mapper: Mapper,
     card: str,
     dtype: torch.dtype = torch.float16,
 ) -> None:
@@ -196,6 +196,11 @@ def revision_of(folder: Path) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:12]
+
+
+def _without_kind(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """pydantic names the kind of a mapper after `mapper`, where bundle.json has no such key."""
+    return location[:1] + location[2:] if location[0] == "mapper" else location
 
 
 def _save_encoder(source: Path, target: Path, dtype: torch.dtype) -> None:

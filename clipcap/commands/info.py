@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from clipcap.mappers import MapperConfig
 
 
 @click.command()
@@ -13,7 +18,6 @@ def info(bundle: str) -> None:
 
     loaded = bundles.load(bundle)
     config = loaded.config
-    mapper = config.mapper
     parameters = {
         "encoder": loaded.encoder.visual,
         "mapper": loaded.mapper,
@@ -22,13 +26,22 @@ def info(bundle: str) -> None:
     height, width = loaded.encoder.image_size
     click.echo(f"name      {config.name}, revision {loaded.revision}")
     click.echo(f"encoder   {config.encoder or 'in the bundle'}, sees {width} x {height} pixels")
-    click.echo(
-        f"mapper    {mapper.kind}: {mapper.embedding_dim} -> "
-        f"{mapper.prefix_length} x {mapper.decoder_dim}"
-    )
+    click.echo(f"mapper    {describe(config.mapper)}")
+    click.echo(f"embedding {'' if config.normalize_embedding else 'not '}normalised")
     click.echo(f"decoder   {config.decoder or 'in the bundle'}")
     for name, module in parameters.items():
         millions = sum(p.numel() for p in module.parameters()) / 1e6
         click.echo(f"          {name}: {millions:.1f} million parameters")
     click.echo(f"decoding  {config.decoding}")
+    click.echo(f"stops at  {config.stop_token}")
     click.echo(f"licence   {config.licence or 'not stated'}")
+
+
+def describe(mapper: MapperConfig) -> str:
+    sizes = f"{mapper.embedding_dim} -> {mapper.prefix_length} x {mapper.decoder_dim}"
+    if mapper.kind != "transformer":
+        return f"{mapper.kind}: {sizes}"
+    return (
+        f"transformer: {sizes}, by way of {mapper.clip_length} vectors, "
+        f"{mapper.layers} layers of {mapper.heads} heads"
+    )

@@ -15,7 +15,7 @@ from clipcap.data import Splits
 from clipcap.decoder import Decoder
 from clipcap.encoder import Encoder
 from clipcap.errors import TrainingError
-from clipcap.mappers import MapperConfig, MLPMapper, build_mapper
+from clipcap.mappers import Mapper, MLPConfig, build_mapper
 from clipcap.training.captions import clean_caption
 from clipcap.training.config import TrainingConfig
 from clipcap.training.text import train_tokenizer
@@ -27,7 +27,7 @@ class Parts:
 
     encoder: Encoder
     decoder: Decoder
-    mapper: MLPMapper
+    mapper: Mapper
 
 
 def as_started_from(config: TrainingConfig) -> TrainingConfig:
@@ -80,8 +80,7 @@ def _new_parts(config: TrainingConfig, splits: Splits, texts: Sequence[str]) -> 
         else _new_decoder(config, splits, texts)
     )
     mapper = build_mapper(
-        MapperConfig(
-            kind="mlp",
+        MLPConfig(
             embedding_dim=encoder.embedding_dim,
             prefix_length=config.prefix_length,
             decoder_dim=decoder.dim,

@@ -10,11 +10,20 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from clipcap import BundleError, Captioner
 from clipcap import bundle as bundles
+from clipcap.cli import main
+from clipcap.mappers import (
+    LinearConfig,
+    MapperConfig,
+    MLPConfig,
+    TransformerConfig,
+    build_mapper,
+)
 
 Copy = Callable[[], Path]
 
@@ -56,6 +65,64 @@ def test_a_saved_bundle_captions_as_the_one_it_was_saved_from(
 
     assert again.caption(images) == Captioner.load(tiny_bundle).caption(images)
     assert again.revision == bundle.revision
+
+
+MAPPERS: list[MapperConfig] = [
+    MLPConfig(embedding_dim=32, prefix_length=3, decoder_dim=32),
+    LinearConfig(embedding_dim=32, prefix_length=12, decoder_dim=32),
+    TransformerConfig(
+        embedding_dim=32, prefix_length=2, decoder_dim=32, clip_length=3, layers=2, heads=4
+    ),
+]
+
+
+@pytest.mark.parametrize("mapper_config", MAPPERS, ids=lambda config: str(config.kind))
+@pytest.mark.parametrize("normalize", [False, True])
+def test_mapper_stop_rule_and_normalisation_come_back_as_saved(
+    tiny_bundle: Path, tmp_path: Path, mapper_config: MapperConfig, normalize: bool
+) -> None:
+    whole = bundles.load(tiny_bundle)
+    mapper = build_mapper(mapper_config)
+    config = whole.config.model_copy(
+        update={
+            "mapper": mapper_config,
+            "normalize_embedding": normalize,
+            "stop_token": ".",
+            "presentation": "raw",
+        }
+    )
+    bundles.save(
+        tmp_path / "saved",
+        config,
+        encoder=whole.encoder,
+        decoder=whole.decoder,
+        mapper=mapper,
+        card="",
+        dtype=torch.float32,
+    )
+
+    loaded = bundles.load(tmp_path / "saved")
+    captioner = Captioner.load(tmp_path / "saved")
+
+    assert loaded.config == config
+    embedding = captioner.encode(torch.ones(2, 3, 32, 32))
+    lengths = embedding.norm(dim=-1)
+    assert torch.allclose(lengths, torch.ones(2)) is normalize
+    with torch.inference_mode():
+        torch.testing.assert_close(captioner.prefix(embedding), mapper.eval()(embedding))
+    shown = CliRunner().invoke(main, ["info", str(tmp_path / "saved")]).output
+    assert f"{mapper_config.kind}: 32 -> {mapper_config.prefix_length} x 32" in shown
+    assert ("embedding normalised" in shown) is normalize
+    assert "stops at  .\n" in shown
+
+
+def test_it_names_what_another_kind_of_mapper_would_need(copy_of: Copy) -> None:
+    folder = copy_of()
+    mapper = json.loads((folder / "bundle.json").read_text())["mapper"]
+    edit_config(folder, mapper={**mapper, "kind": "transformer"})
+    assert "mapper.clip_length: Field required" in refusal(folder)
+    edit_config(folder, mapper={**mapper, "kind": "conformer"})
+    assert "mapper: Input tag 'conformer'" in refusal(folder)
 
 
 def test_it_names_a_folder_that_is_not_there(tmp_path: Path) -> None:

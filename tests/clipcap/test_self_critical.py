@@ -8,7 +8,7 @@ from collections import Counter
 import torch
 from torch import Tensor, nn
 
-from clipcap.mappers import MapperConfig, build_mapper
+from clipcap.mappers import MLPConfig, build_mapper
 from clipcap.training.captions import IGNORED
 from clipcap.training.model import PrefixLanguageModel
 from clipcap.training.self_critical import sample, self_critical_loss
@@ -19,7 +19,7 @@ MAX_TOKENS = 6
 
 def random_model(seed: int) -> PrefixLanguageModel:
     torch.manual_seed(seed)
-    config = MapperConfig(kind="mlp", embedding_dim=4, prefix_length=2, decoder_dim=WIDTH)
+    config = MLPConfig(embedding_dim=4, prefix_length=2, decoder_dim=WIDTH)
     decoder = random_decoder(seed)
     with torch.no_grad():
         for parameter in decoder.parameters():
