@@ -106,11 +106,11 @@ def _evaluate(
     click.echo(f"{captioner.name} ({captioner.revision}) on {len(examples)} images of {data}")
     for key, measured in result.measures.items():
         low, high = ranges[key].low, ranges[key].high
-        click.echo(f"{TITLES[key]:8} {measured.value():6.2f}   {low:.2f} to {high:.2f}")
+        click.echo(f"{TITLES[key]:9} {measured.value():6.2f}   {low:.2f} to {high:.2f}")
     for key, value in more.scores.items():
-        click.echo(f"{TITLES[key]:8} {value:6.2f}")
+        click.echo(f"{TITLES[key]:9} {value:6.2f}")
     for key, why in more.left_out.items():
-        click.echo(f"{TITLES[key]:8} left out: {why}")
+        click.echo(f"{TITLES[key]:9} left out: {why}")
     click.echo(f"{len(examples) / seconds:.1f} images a second")
     found = {
         **score_results(result, ranges, more.scores),
@@ -130,7 +130,7 @@ def _print_differences(entries: Sequence[Entry], compared: Mapping[str, Differen
     click.echo(f"{entries[0].title} less {entries[1].title}:")
     for key, row in compared.items():
         click.echo(
-            f"{TITLES[key]:8} {row.value:+6.2f}   {row.low:+.2f} to {row.high:+.2f}, "
+            f"{TITLES[key]:9} {row.value:+6.2f}   {row.low:+.2f} to {row.high:+.2f}, "
             f"better in {100 * row.share_above:.1f} % of the resamples"
         )
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from clipcap.evaluation.measures import Array, Measure
+from clipcap.evaluation.scores import CLIP_SCORE
 
 RESAMPLES = 1000
 PERCENTILES = (2.5, 97.5)
@@ -56,7 +57,10 @@ def intervals(
 def differences(
     ours: Mapping[str, Measure], theirs: Mapping[str, Measure], images: int, *, seed: int = 0
 ) -> dict[str, Difference]:
-    """By the name of each score. Both must be of the same images in the same order."""
+    """By the name of each score that both have and that means the same of both. Both must be of
+    the same images in the same order."""
+    both = [name for name in ours if name in theirs and name != CLIP_SCORE]
+    ours, theirs = ({name: side[name] for name in both} for side in (ours, theirs))
     drawn = _resample(ours, images, seed) - _resample(theirs, images, seed)
     found = {}
     for column, name in enumerate(ours):

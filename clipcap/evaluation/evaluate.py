@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from tqdm import tqdm
 
-from clipcap.captioner import Captioner
+from clipcap.captioner import Caption, Captioner
 from clipcap.data import Example
-from clipcap.evaluation.measures import Measure
-from clipcap.evaluation.scores import Scores, measure
+from clipcap.evaluation.measures import Mean, Measure
+from clipcap.evaluation.scores import CLIP_SCORE, Scores, measure, scores_of
 from clipcap.options import DecodingOptions
 
 
@@ -20,11 +21,11 @@ class Evaluation:
 
     captions: tuple[str, ...]
     measures: dict[str, Measure]
-    """By the names of `Scores`."""
+    """By the names of `Scores`; and CLIPScore where the bundle's CLIP reads text."""
 
     @property
     def scores(self) -> Scores:
-        return Scores(**{name: found.value() for name, found in self.measures.items()})
+        return scores_of(self.measures)
 
 
 def evaluate(
@@ -35,12 +36,16 @@ def evaluate(
     batch_size: int = 32,
 ) -> Evaluation:
     """Raises: DataError, naming the image that cannot be read."""
-    captions: list[str] = []
+    best: list[Caption] = []
     with tqdm(total=len(examples), desc="captioning", unit="image") as bar:
         for start in range(0, len(examples), batch_size):
             batch = examples[start : start + batch_size]
             found = captioner.caption([example.image.open() for example in batch], options)
-            captions += [candidates[0].text for candidates in found]
+            best += [candidates[0] for candidates in found]
             bar.update(len(batch))
-    references = [example.captions for example in examples]
-    return Evaluation(tuple(captions), measure(captions, references))
+    captions = tuple(caption.text for caption in best)
+    measures = measure(captions, [example.captions for example in examples])
+    fits = [caption.clip_score for caption in best if caption.clip_score is not None]
+    if len(fits) == len(best):
+        measures[CLIP_SCORE] = Mean(np.array(fits))
+    return Evaluation(captions, measures)

@@ -82,7 +82,9 @@ def _worst_first(evaluation: Evaluation) -> list[int]:
 
 
 def _scores_table(entries: Sequence[Entry]) -> str:
-    names = [*entries[0].evaluation.measures, *entries[0].extra]
+    names = dict.fromkeys(
+        name for entry in entries for name in (*entry.evaluation.measures, *entry.extra)
+    )
     rows = [[TITLES[name], *(_score(entry, name) for entry in entries)] for name in names]
     return _table("Scores", ["Score", *(entry.title for entry in entries)], rows)
 

@@ -30,7 +30,7 @@ def score_results(
 ) -> dict[str, Any]:
     """Each score times 100, and the 95 % interval of those that have one."""
     return {
-        **evaluation.scores.as_dict(),
+        **{name: measure.value() for name, measure in evaluation.measures.items()},
         **extra,
         "intervals": {name: asdict(interval) for name, interval in intervals.items()},
     }

@@ -8,8 +8,8 @@ evaluated references: it is 0 on a single image and not comparable between diffe
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,15 @@ TITLES = {
     "bleu_4": "BLEU-4",
     "rouge_l": "ROUGE-L",
     "cider_d": "CIDEr-D",
+    "clip_score": "CLIPScore",
     "meteor": "METEOR",
     "spice": "SPICE",
 }
 """As papers write them."""
+
+
+CLIP_SCORE = "clip_score"
+"""As each bundle's own CLIP sees it, so it says nothing between bundles with different ones."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,11 @@ def score(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Sco
 
     Raises: ClipCapError where pycocoevalcap is not installed.
     """
-    measures = measure(candidates, references)
-    return Scores(**{name: found.value() for name, found in measures.items()})
+    return scores_of(measure(candidates, references))
+
+
+def scores_of(measures: Mapping[str, Measure]) -> Scores:
+    return Scores(**{field.name: measures[field.name].value() for field in fields(Scores)})
 
 
 def measure(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Measure]:

@@ -14,8 +14,11 @@ from safetensors.torch import save_file
 
 from clipcap import Captioner, OptionsError
 from clipcap import bundle as bundles
+from clipcap.data import read_evaluation_set
 from clipcap.encoder import load_folder
-from tests.tiny_bundle import PREPROCESS, TOWER
+from clipcap.evaluation.bootstrap import differences
+from clipcap.evaluation.evaluate import evaluate
+from tests.tiny_bundle import PREPROCESS, TOWER, build_colour_data
 
 IMAGES = [Image.new("RGB", (20, 20), colour) for colour in ("red", "green", "cyan")]
 
@@ -75,3 +78,18 @@ def test_a_tower_that_cannot_read_gives_no_scores(captioner: Captioner) -> None:
     assert caption.clip_score is None
     with pytest.raises(OptionsError, match="clip_score"):
         captioner.caption(IMAGES[:1], captioner.defaults.override(rank_by="clip_score"))
+
+
+def test_an_evaluation_has_it_where_the_tower_reads(
+    reading: Captioner, captioner: Captioner, tmp_path: Path
+) -> None:
+    examples = read_evaluation_set(build_colour_data(tmp_path / "data"))
+    images = [example.image.open() for example in examples]
+    fits = [caption.clip_score for (caption,) in reading.caption(images)]
+    found = evaluate(reading, examples)
+    assert found.measures["clip_score"].each().tolist() == pytest.approx(
+        [100 * (fit or 0) for fit in fits]
+    )
+    without = evaluate(captioner, examples)
+    assert "clip_score" not in without.measures
+    assert "clip_score" not in differences(found.measures, found.measures, len(examples))

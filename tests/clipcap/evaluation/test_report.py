@@ -122,5 +122,5 @@ def test_what_is_left_out_is_said(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     done = evaluate(tiny_bundle, build_colour_data(tmp_path / "data"), "--java")
-    assert "METEOR   left out: Java is not installed" in done.stdout
-    assert "SPICE    left out: " in done.stdout
+    assert "METEOR    left out: Java is not installed" in done.stdout
+    assert "SPICE     left out: " in done.stdout
