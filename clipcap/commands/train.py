@@ -33,8 +33,9 @@ def training_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--config", type=click.Path(path_type=Path), help="A TOML file of the fields below.")
 @training_options
 def train(data: Path, out: Path, config: Path | None, **fields: str | None) -> None:
-    """Train a captioner on DATA: a folder of images with a metadata.jsonl, or one that holds
-    such folders as `train` and `dev`. Started again after a kill, it goes on."""
+    """Train a captioner on DATA: a folder of images with a metadata.jsonl, one that holds such
+    folders as `train` and `dev`, COCO captions, Karpathy's splits, or webdataset shards
+    (docs/data.md). Started again after a kill, it goes on."""
     from clipcap.training.run import train as run
 
     overrides = {name: value for name, value in fields.items() if value is not None}

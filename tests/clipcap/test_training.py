@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from clipcap import DataError, TrainingError
+from clipcap.bundle import read_config as read_bundle_config
 from clipcap.data import read_evaluation_set, read_splits, read_texts
 from clipcap.data.folder import read_folder
 from clipcap.data.pictures import ImageFile
@@ -26,6 +27,7 @@ from clipcap.training.embeddings import embed
 from clipcap.training.model import caption_loss
 from clipcap.training.run import train
 from clipcap.training.text import clean, train_tokenizer
+from tests.clipcap.data.sets import picture, write_shard
 from tests.clipcap.decoders import forced_log_probability, random_decoder, random_prefix
 from tests.tiny_bundle import READING_TOWER, TINY_CONFIG, build_colour_data, build_tiny_tower
 
@@ -165,8 +167,8 @@ def test_end_of_text_is_a_target() -> None:
 def test_an_image_is_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = load_folder(build_tiny_tower(tmp_path / "tower"))
     pictures = [ImageFile(tmp_path / f"{i}.png", f"{i}.png") for i in range(5)]
-    for i, picture in enumerate(pictures):
-        Image.new("RGB", (9, 9), (i * 40, 0, 0)).save(picture.path)
+    for i, image in enumerate(pictures):
+        Image.new("RGB", (9, 9), (i * 40, 0, 0)).save(image.path)
     first = embed(encoder, pictures, tmp_path / "cache", label="test")
 
     def never(_: torch.Tensor) -> torch.Tensor:
@@ -319,3 +321,16 @@ def test_training_goes_on_from_a_bundle(tiny_bundle: Path, tmp_path: Path) -> No
     assert caption.text == "Una cosa green."
     config_file = (tmp_path / "out" / "bundle.json").read_text()
     assert str(tmp_path) not in config_file  # no path of the machine that trained it
+
+
+def test_training_reads_images_inside_shards(tiny_bundle: Path, tmp_path: Path) -> None:
+    files = {}
+    for split in ("train", "dev"):
+        for number, colour in enumerate(("red", "green", "blue")):
+            files[f"{number}.png"] = picture(colour)
+            files[f"{number}.txt"] = f"all {colour}".encode()
+        write_shard(tmp_path / "data" / split / "00000.tar", files)
+    config = TINY_CONFIG.model_copy(update={"start_from": str(tiny_bundle), "epochs": 1})
+    train(tmp_path / "data", tmp_path / "out", config)
+    provenance = read_bundle_config(tmp_path / "out").provenance
+    assert (provenance["train_images"], provenance["dev_images"]) == (3, 3)
