@@ -7,6 +7,7 @@ Axes: B batch, D CLIP width, K prefix_length, E decoder width.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -150,7 +151,8 @@ class Captioner:
         have a `clip_score` if the embedding is given and the bundle's CLIP reads text.
 
         Shapes: prefix `(B, K, E)`, embedding `(B, D)`.
-        Raises: OptionsError where candidates cannot be ranked as asked for.
+        Raises: OptionsError where candidates cannot be ranked as asked for, ClipCapError where
+        the decoder's probabilities are no numbers.
         """
         if not len(prefix):
             return []
@@ -165,6 +167,7 @@ class Captioner:
             found = search(
                 self._bundle.decoder.model, prefix.to(self.device), self._vocabulary, options
             )
+            _require_numbers(found)
             candidates = [self._distinct(hypotheses) for hypotheses in found]
             if not by_clip:
                 candidates = [captions[: options.num_captions] for captions in candidates]
@@ -186,6 +189,13 @@ class Captioner:
                 text = as_sentence(text)
             captions.setdefault(text, Caption(text, hypothesis.mean_log_probability))
         return list(captions.values())
+
+
+def _require_numbers(found: list[list[Hypothesis]]) -> None:
+    """Damaged weights, or an overflow in half precision, would else pass for a caption."""
+    for hypotheses in found:
+        if not hypotheses or any(math.isnan(one.log_probability) for one in hypotheses):
+            raise ClipCapError("the decoder's probabilities are no numbers")
 
 
 @torch.inference_mode()

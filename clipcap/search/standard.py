@@ -21,6 +21,7 @@ from transformers import GPT2LMHeadModel
 from clipcap.options import DecodingOptions
 from clipcap.search.constraints import within_words, without_repeats
 from clipcap.search.hypothesis import Hypothesis
+from clipcap.search.largest import largest
 from clipcap.search.model import CachedModel
 from clipcap.search.vocabulary import Vocabulary
 
@@ -103,13 +104,13 @@ class _Search:
 
         Shapes: log_probabilities `(B·W, V)`.
         """
-        totals = self._totals(log_probabilities)
-        best = self._best(totals)
+        allowed = self._allowed(log_probabilities)
+        best = self._best(allowed)
         ends = self._vocabulary.stops[best.tokens[..., -1]]  # (B, N)
         if self._options.max_words is None:
             ended = best.where(ends).first(self._options.beam_size)
         else:
-            ended = self._each_ended(totals)
+            ended = self._each_ended(allowed)
         self._set_aside(ended)
         going_on = ends.int().argsort(dim=1, stable=True)[:, : self._options.beam_size]
         self._beams = best.where(~ends).take(going_on)
@@ -131,28 +132,29 @@ class _Search:
             self._beams = self._beams.of_images(torch.tensor(going, device=scores.device).long())
         return bool(going)
 
-    def _totals(self, log_probabilities: Tensor) -> Tensor:
-        """The sum for each token that may come next. Shapes: → `(B, W, V)`."""
+    def _allowed(self, log_probabilities: Tensor) -> Tensor:
         options = self._options
-        images, width, length = self._beams.tokens.shape
-        histories = self._beams.tokens.view(images * width, length)
+        histories = self._beams.tokens.flatten(0, 1)
         allowed = without_repeats(log_probabilities, histories, options.no_repeat_ngram)
-        allowed = within_words(allowed, histories, self._vocabulary, options.max_words)
-        return self._beams.sums[..., None] + allowed.view(images, width, -1)
+        return within_words(allowed, histories, self._vocabulary, options.max_words)
 
-    def _best(self, totals: Tensor) -> _Beams:
-        """The best continuations of each image's beams. Shapes: totals `(B, W, V)`."""
-        every = totals.flatten(1)
-        sums, places = every.topk(min(self._considered, every.shape[1]))  # (B, N)
-        return self._go_on_with(places // totals.shape[2], places % totals.shape[2], sums)
+    def _best(self, allowed: Tensor) -> _Beams:
+        """The best continuations of each image's beams. Shapes: allowed `(B·W, V)`."""
+        images, width = self._beams.sums.shape
+        values, tokens = largest(allowed, self._considered)  # (B·W, M)
+        totals = self._beams.sums[..., None] + values.view(images, width, -1)
+        sums, places = totals.flatten(1).topk(min(self._considered, totals[0].numel()))  # (B, N)
+        last = tokens.view(images, -1).gather(1, places)
+        return self._go_on_with(places // values.shape[1], last, sums)
 
-    def _each_ended(self, totals: Tensor) -> _Beams:
-        """Every beam with its likeliest stop token."""
-        images, width, _ = totals.shape
+    def _each_ended(self, allowed: Tensor) -> _Beams:
+        """Every beam with its likeliest stop token. Shapes: allowed `(B·W, V)`."""
+        images, width = self._beams.sums.shape
         stops = self._vocabulary.stops.nonzero().squeeze(1)
-        sums, which = totals[..., stops].max(dim=-1)  # (B, W)
+        values, which = allowed[:, stops].max(dim=1)
+        sums = self._beams.sums + values.view(images, width)
         beams = torch.arange(width, device=sums.device).expand(images, -1)
-        return self._go_on_with(beams, stops[which], sums)
+        return self._go_on_with(beams, stops[which].view(images, width), sums)
 
     def _go_on_with(self, beams: Tensor, tokens: Tensor, sums: Tensor) -> _Beams:
         """Shapes: all `(B, N)`, beams among each image's W."""

@@ -109,3 +109,17 @@ def test_words_and_stops_are_read_from_the_tokenizer(tiny_bundle: Path) -> None:
     stops = vocabulary.stops.nonzero().squeeze(1).tolist()
     assert set(stops) >= {decoder.end_of_text_id, vocabulary.stop_id}
     assert {decoder.text([stop]) for stop in stops} == {"", "."}
+
+
+@pytest.mark.parametrize(
+    "chosen", [{"method": "greedy"}, {}, {"beam_rule": "reference"}, {"method": "nucleus"}]
+)
+def test_probabilities_that_are_no_numbers_are_no_caption(
+    tiny_bundle: Path, chosen: dict[str, str]
+) -> None:
+    bundle = bundles.load(tiny_bundle)
+    with torch.no_grad():
+        bundle.decoder.model.transformer.ln_f.weight.fill_(torch.nan)
+    captioner = Captioner(bundle)
+    with pytest.raises(ClipCapError, match="no numbers"):
+        captioner.caption([Image.new("RGB", (9, 9))], captioner.defaults.override(**chosen))

@@ -15,6 +15,7 @@ from transformers import GPT2LMHeadModel
 
 from clipcap import DecodingOptions
 from clipcap.search import Hypothesis, Vocabulary, search
+from clipcap.search.largest import largest
 from tests.clipcap.decoders import (
     NEVER,
     SIZE,
@@ -223,3 +224,16 @@ def test_a_caption_ends_where_the_decoder_has_no_more_positions(chosen: dict[str
     options = DecodingOptions(**chosen, max_tokens=500, no_repeat_ngram=0)
     found = search(model, prefix, NEVER, options)[0][0]
     assert len(found.token_ids) == 30  # the last token is not read again
+
+
+@pytest.mark.parametrize("size", [1, 10, 1000, 64 * 40, 64 * 40 + 1, 50257])
+def test_the_largest_of_many_are_those_of_topk(size: int) -> None:
+    torch.manual_seed(size)
+    values = torch.randn(7, size)
+    values[3] = -torch.inf
+    values[4, -1] = 100.0  # in what is left over behind the blocks
+    count = min(10, size)
+    found, places = largest(values, 10)
+    assert torch.equal(found, values.topk(count).values)
+    assert torch.equal(values.gather(1, places), found)
+    assert all(len(set(row)) == count for row in places.tolist())
