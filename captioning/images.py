@@ -22,7 +22,14 @@ from captioning.errors import (
     UnsupportedImageType,
 )
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF")
+FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "AVIF")
+try:
+    from pillow_heif import register_heif_opener
+except ImportError:  # HEIC is an extra
+    pass
+else:
+    register_heif_opener()
+    FORMATS = (*FORMATS, "HEIF")
 STORED_SIDE_PX = 1024
 THUMBNAIL_SIDE_PX = 320
 JPEG_QUALITY = 90

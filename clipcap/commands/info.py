@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 @click.argument("bundle", default="bundled")
 def info(bundle: str) -> None:
     """Say what a bundle is made of, after checking it whole."""
+    import torch
+
     from clipcap import bundle as bundles
+    from clipcap.captioner import Captioner
 
     loaded = bundles.load(bundle)
     config = loaded.config
@@ -23,6 +26,11 @@ def info(bundle: str) -> None:
         "mapper": loaded.mapper,
         "decoder": loaded.decoder.model,
     }
+    device = Captioner(loaded).device
+    dtype = str(next(loaded.decoder.model.parameters()).dtype).removeprefix("torch.")
+    chip = f"CPU, threads: {torch.get_num_threads()}"
+    if device.type == "cuda":
+        chip = torch.cuda.get_device_name(device)
     height, width = loaded.encoder.image_size
     click.echo(f"name      {config.name}, revision {loaded.revision}")
     click.echo(f"encoder   {config.encoder or 'in the bundle'}, sees {width} x {height} pixels")
@@ -34,6 +42,7 @@ def info(bundle: str) -> None:
         click.echo(f"          {name}: {millions:.1f} million parameters")
     click.echo(f"decoding  {config.decoding}")
     click.echo(f"stops at  {config.stop_token}")
+    click.echo(f"runs on   {chip}, {dtype}")
     click.echo(f"licence   {config.licence or 'not stated'}")
 
 

@@ -82,7 +82,7 @@ def noise(size: tuple[int, int] = (160, 120), mode: str = "RGB") -> Image.Image:
 # --- what is accepted ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF"])
 def test_it_takes_every_supported_format(format: str) -> None:
     image = stored(photo((200, 100), colour=(20, 130, 60), format=format))
     assert image.size == (200, 100)
@@ -149,7 +149,7 @@ TURNED = {
 }
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF"])
 @pytest.mark.parametrize("orientation", TURNED)
 @pytest.mark.parametrize("size", [(64, 32), (2400, 1200)])
 def test_every_orientation_comes_out_upright(
@@ -309,7 +309,7 @@ def laden(format: str) -> bytes:
     return encoded(noise(), format, **options)
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF", "GIF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "AVIF", "GIF", "HEIF"])
 def test_no_metadata_is_kept(format: str) -> None:
     data = laden(format)
     assert any(secret in data for secret in SECRETS)
@@ -386,7 +386,7 @@ def test_it_refuses_formats_that_it_does_not_know(format: str) -> None:
         take(photo(format=format))
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF"])
 def test_it_refuses_an_image_cut_off_anywhere(format: str) -> None:
     options: dict[str, Any] = {"quality": 90} if format != "GIF" else {}
     whole = encoded(noise(), format, **options)
@@ -395,7 +395,7 @@ def test_it_refuses_an_image_cut_off_anywhere(format: str) -> None:
             take(whole[: len(whole) * tenths // 100])
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "AVIF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF"])
 def test_damaged_bytes_are_refused_or_read_but_nothing_else_happens(format: str) -> None:
     whole = encoded(noise((64, 48)), format)
     for position in range(0, len(whole), max(1, len(whole) // 150)):

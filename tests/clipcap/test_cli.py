@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.tiny_bundle import build_colour_data
 
@@ -57,6 +58,9 @@ def test_info_says_what_a_bundle_is_made_of(tiny_bundle: Path) -> None:
     assert "tiny" in done.stdout
     assert "32 x 32 pixels" in done.stdout
     assert "mlp: 32 -> 2 x 32" in done.stdout
+    (runs_on,) = [line for line in done.stdout.splitlines() if line.startswith("runs on ")]
+    if not torch.cuda.is_available():
+        assert runs_on == "runs on   CPU, threads: 1, float32"
 
 
 @pytest.mark.parametrize(
