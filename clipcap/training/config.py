@@ -33,6 +33,10 @@ class TrainingConfig(BaseModel):
     heads: int = Field(6, gt=0, description="attention heads of a new decoder")
     context: int = Field(64, gt=0, description="positions of a new decoder")
     prefix_length: int = Field(8, gt=0, description="vectors K that the mapper makes")
+    mapper: Literal["mlp", "transformer"] = "mlp"
+    clip_length: int = Field(10, gt=0, description="vectors C that a transformer mapper reads")
+    mapper_layers: int = Field(8, gt=0, description="of a transformer mapper")
+    mapper_heads: int = Field(8, gt=0, description="of a transformer mapper")
     normalize_embedding: bool = True
     dropout: float = Field(0.1, ge=0, lt=1, description="in the decoder")
     mapper_dropout: float = Field(0.3, ge=0, lt=1)

@@ -15,7 +15,7 @@ from clipcap.data import Splits
 from clipcap.decoder import Decoder
 from clipcap.encoder import Encoder
 from clipcap.errors import TrainingError
-from clipcap.mappers import Mapper, MLPConfig, build_mapper
+from clipcap.mappers import Mapper, MapperConfig, MLPConfig, TransformerConfig, build_mapper
 from clipcap.training.captions import clean_caption
 from clipcap.training.config import TrainingConfig
 from clipcap.training.text import train_tokenizer
@@ -79,14 +79,29 @@ def _new_parts(config: TrainingConfig, splits: Splits, texts: Sequence[str]) -> 
         if config.decoder
         else _new_decoder(config, splits, texts)
     )
-    mapper = build_mapper(
-        MLPConfig(
-            embedding_dim=encoder.embedding_dim,
-            prefix_length=config.prefix_length,
-            decoder_dim=decoder.dim,
-        )
-    )
+    mapper = build_mapper(_mapper_config(config, encoder.embedding_dim, decoder.dim))
     return Parts(encoder, decoder, mapper)
+
+
+def _mapper_config(config: TrainingConfig, embedding_dim: int, decoder_dim: int) -> MapperConfig:
+    sizes = {
+        "embedding_dim": embedding_dim,
+        "prefix_length": config.prefix_length,
+        "decoder_dim": decoder_dim,
+    }
+    if config.mapper == "mlp":
+        return MLPConfig(**sizes)
+    if decoder_dim % config.mapper_heads:
+        raise TrainingError(
+            f"mapper_heads: the decoder's width, {decoder_dim}, is no multiple of "
+            f"{config.mapper_heads}"
+        )
+    return TransformerConfig(
+        **sizes,
+        clip_length=config.clip_length,
+        layers=config.mapper_layers,
+        heads=config.mapper_heads,
+    )
 
 
 def _new_decoder(config: TrainingConfig, splits: Splits, texts: Sequence[str]) -> Decoder:

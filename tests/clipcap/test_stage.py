@@ -171,6 +171,27 @@ def test_a_decoder_may_stay_as_it_is_or_learn_by_low_rank_additions(
     assert "green" in caption.text
 
 
+def test_a_transformer_mapper_learns_to_caption(tiny_bundle: Path, tmp_path: Path) -> None:
+    data = build_colour_data(tmp_path / "data")
+    tower = build_tiny_tower(tmp_path / "tower")
+    config = configure(
+        encoder=str(tower), mapper="transformer", clip_length=3, mapper_layers=2, mapper_heads=2
+    )
+    train(data, tmp_path / "out", config)
+    mapper = bundles.load(tmp_path / "out").config.mapper
+    assert (mapper.kind, mapper.layers, mapper.heads) == ("transformer", 2, 2)
+    [[caption]] = Captioner.load(tmp_path / "out").caption([Image.new("RGB", (25, 20), "green")])
+    assert "green" in caption.text
+
+
+def test_heads_that_do_not_divide_the_width_are_refused(tmp_path: Path) -> None:
+    data = build_colour_data(tmp_path / "data")
+    tower = build_tiny_tower(tmp_path / "tower")
+    config = configure(encoder=str(tower), mapper="transformer", mapper_heads=5)
+    with pytest.raises(TrainingError, match="mapper_heads"):
+        train(data, tmp_path / "out", config)
+
+
 def test_a_curve_of_every_stage_lies_beside_the_bundle(tmp_path: Path) -> None:
     data = build_colour_data(tmp_path / "data")
     tower = build_tiny_tower(tmp_path / "tower")
