@@ -56,7 +56,7 @@ def html_report(
     ]
     body = [
         f"<h1>{escape(first.title)}</h1>",
-        f"<p>{len(examples)} images of {escape(data)}. Scores are times 100; intervals hold 95 % "
+        f"<p>{len(examples)} images of “{escape(data)}”. Scores are times 100; intervals hold 95 % "
         "of 1000 resamples of the images. CIDEr-D weighs words by the references of this set, "
         "so compare it on this set only.</p>",
         _scores_table(entries),
