@@ -32,7 +32,6 @@ from clipcap.mappers import Mapper, MapperConfig, build_mapper
 from clipcap.options import DecodingOptions
 
 FORMAT_VERSION = 1
-BUNDLED = Path(__file__).parent / "bundled"
 CONFIG_FILE = "bundle.json"
 MAPPER_FILE = "mapper.safetensors"
 CLIP_FOLDER = "clip"
@@ -74,17 +73,6 @@ class Bundle:
     revision: str
 
 
-def locate(name_or_path: str | Path) -> Path:
-    """The folder of a bundle: `"bundled"` or a path.
-
-    Raises: BundleError.
-    """
-    folder = BUNDLED if str(name_or_path) == "bundled" else Path(name_or_path)
-    if not folder.is_dir():
-        raise BundleError(f"{folder}: no such bundle folder")
-    return folder
-
-
 def read_config(folder: Path) -> BundleConfig:
     """Raises: BundleError, naming the file and the key."""
     path = folder / CONFIG_FILE
@@ -109,12 +97,11 @@ def read_config(folder: Path) -> BundleConfig:
         raise BundleError(f"{path}: decoding: {error}") from error
 
 
-def load(name_or_path: str | Path) -> Bundle:
-    """Load a bundle and check it whole: every key, every shape.
+def load(folder: Path) -> Bundle:
+    """Load a bundle folder and check it whole: every key, every shape.
 
     Raises: BundleError.
     """
-    folder = locate(name_or_path)
     _refuse_pickles(folder)
     config = read_config(folder)
     encoder = (
@@ -146,27 +133,31 @@ def save(
     folder: Path,
     config: BundleConfig,
     *,
-    encoder: Encoder,
+    encoder: Encoder | None,
     decoder: Decoder,
     mapper: Mapper,
     card: str,
     dtype: torch.dtype = torch.float16,
 ) -> None:
     """Write a bundle, in place of one that is there. The encoder and decoder are stored unless
-    the config names them.
+    the config names them; an encoder that it names need not be at hand.
 
     Raises: BundleError.
     """
-    if config.encoder is None and encoder.folder is None:
-        raise BundleError(f"{folder}: encoder {encoder.source!r} must be stored by its name")
-    require_apart(folder, encoder)
+    tower = None
+    if config.encoder is None:
+        if encoder is None or encoder.folder is None:
+            raise BundleError(f"{folder}: an encoder without a folder must be stored by its name")
+        tower = encoder.folder
+    if encoder is not None:
+        require_apart(folder, encoder)
     if (folder / CONFIG_FILE).exists():
         (folder / CONFIG_FILE).unlink()
         for stored in (CLIP_FOLDER, DECODER_FOLDER):
             shutil.rmtree(folder / stored, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    if config.encoder is None and encoder.folder is not None:
-        _save_encoder(encoder.folder, folder / CLIP_FOLDER, dtype)
+    if tower is not None:
+        _save_encoder(tower, folder / CLIP_FOLDER, dtype)
     if config.decoder is None:
         decoder.save(folder / DECODER_FOLDER, dtype)
     weights = {key: value.to(dtype).contiguous() for key, value in mapper.state_dict().items()}

@@ -23,6 +23,7 @@ from clipcap import bundle as bundles
 from clipcap.bundle import Bundle
 from clipcap.clip_score import TextSide
 from clipcap.errors import ClipCapError, OptionsError
+from clipcap.models import locate
 from clipcap.options import DecodingOptions
 from clipcap.search import Hypothesis, Vocabulary, search
 
@@ -59,11 +60,12 @@ class Captioner:
 
     @classmethod
     def load(cls, name_or_path: str | Path, device: str | torch.device | None = None) -> Captioner:
-        """Load `"bundled"` or a bundle folder, onto a GPU where there is one.
+        """Load a bundle folder, `"bundled"`, the authors' `"coco"` or `"conceptual"`, a
+        checkpoint file of theirs, or `"owner/name"` of the hub; onto a GPU where there is one.
 
         Raises: BundleError, naming the file and the key.
         """
-        return cls(bundles.load(name_or_path), device)
+        return cls(bundles.load(locate(name_or_path)), device)
 
     def close(self) -> None:
         with self._turn:

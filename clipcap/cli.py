@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from clipcap.commands.caption import caption
+from clipcap.commands.convert import convert
 from clipcap.commands.data import data
 from clipcap.commands.evaluate import evaluate
 from clipcap.commands.info import info
@@ -33,5 +34,5 @@ def main() -> None:
     """Caption photographs with ClipCap, train a captioner of your own, measure it."""
 
 
-for command in (caption, data, evaluate, info, train):
+for command in (caption, convert, data, evaluate, info, train):
     main.add_command(command)

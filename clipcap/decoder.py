@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,6 @@ def load_named(name: str) -> Decoder:
         loaded: Any = GPT2LMHeadModel.from_pretrained(
             name, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # transformers and huggingface_hub each raise their own
         raise BundleError(f"decoder {name!r} cannot be loaded: {error}") from error
     model, loading = loaded
@@ -97,7 +97,23 @@ def load_named(name: str) -> Decoder:
     for key in sorted(set(loading["missing_keys"]) - {TIED}):
         raise BundleError(f"decoder {name!r} is no GPT-2: the weight {key!r} is missing")
     model.train(False)
-    return Decoder(model, tokenizer)
+    return Decoder(model, load_tokenizer(name))
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of `"gpt2"` and the like, or of a folder.
+
+    Raises: BundleError.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            name, trust_remote_code=False
+        )
+    except Exception as error:  # transformers and huggingface_hub each raise their own
+        raise BundleError(
+            f"tokenizer {name!r} cannot be loaded; without a network it must be a folder: {error}"
+        ) from error
+    return tokenizer
 
 
 def load_folder(folder: Path) -> Decoder:
@@ -152,18 +168,30 @@ def load_weights(
     for alias, key in (tied or {}).items():
         if key in weights:
             weights[alias] = weights[key]
-    wanted = module.state_dict()
+    require_fit(weights, module.state_dict(), path)
+    module.load_state_dict(weights)
+
+
+def require_fit(
+    weights: Mapping[str, torch.Tensor],
+    wanted: Mapping[str, torch.Tensor],
+    path: Path,
+    prefix: str = "",
+) -> None:
+    """Refuse weights that are not exactly those wanted; `prefix` goes before names in the file.
+
+    Raises: BundleError, naming the file and the key.
+    """
     for key in sorted(wanted.keys() - weights.keys()):
-        raise BundleError(f"{path}: the weight {key!r} is missing")
+        raise BundleError(f"{path}: the weight {prefix + key!r} is missing")
     for key in sorted(weights.keys() - wanted.keys()):
-        raise BundleError(f"{path}: the weight {key!r} does not belong to this model")
+        raise BundleError(f"{path}: the weight {prefix + key!r} does not belong to this model")
     for key, tensor in weights.items():
         if tensor.shape != wanted[key].shape:
             raise BundleError(
-                f"{path}: {key!r} has shape {tuple(tensor.shape)}, "
+                f"{path}: {prefix + key!r} has shape {tuple(tensor.shape)}, "
                 f"the model needs {tuple(wanted[key].shape)}"
             )
-    module.load_state_dict(weights)
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

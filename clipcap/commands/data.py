@@ -39,11 +39,12 @@ def check(path: Path, model: str) -> None:
 def _too_long_for(model: str) -> Callable[[str], bool]:
     """Whether training that starts from this bundle would cut a caption."""
     from clipcap import bundle as bundles
+    from clipcap.models import locate
     from clipcap.training.captions import clean_caption, longest_caption
     from clipcap.training.config import TrainingConfig
     from clipcap.training.parts import as_started_from
 
-    decoder = bundles.load(model).decoder
+    decoder = bundles.load(locate(model)).decoder
     config = as_started_from(TrainingConfig(start_from=model))
     longest = longest_caption(decoder, config)
     return lambda caption: len(decoder.encode(clean_caption(caption, config))) > longest

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("bundle", default="bundled")
 def info(bundle: str) -> None:
-    """Say what a bundle is made of, after checking it whole."""
+    """Say what a BUNDLE (a folder, or a name) is made of, after checking it whole."""
     import torch
 
     from clipcap import bundle as bundles
     from clipcap.captioner import Captioner
+    from clipcap.models import locate
 
-    loaded = bundles.load(bundle)
+    loaded = bundles.load(locate(bundle))
     config = loaded.config
     parameters = {
         "encoder": loaded.encoder.visual,

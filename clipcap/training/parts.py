@@ -16,6 +16,7 @@ from clipcap.decoder import Decoder
 from clipcap.encoder import Encoder
 from clipcap.errors import TrainingError
 from clipcap.mappers import Mapper, MapperConfig, MLPConfig, TransformerConfig, build_mapper
+from clipcap.models import locate
 from clipcap.training.captions import clean_caption
 from clipcap.training.config import TrainingConfig
 from clipcap.training.text import train_tokenizer
@@ -40,7 +41,7 @@ def as_started_from(config: TrainingConfig) -> TrainingConfig:
                 f"{field}: the bundle to start from, {config.start_from!r}, brings its own; "
                 "leave it out, or set start_from to nothing"
             )
-    begun = bundles.read_config(bundles.locate(config.start_from))
+    begun = bundles.read_config(locate(config.start_from))
     return config.model_copy(
         update={
             "prefix_length": begun.mapper.prefix_length,
@@ -52,7 +53,7 @@ def as_started_from(config: TrainingConfig) -> TrainingConfig:
 
 def start(config: TrainingConfig, splits: Splits, texts: Sequence[str]) -> Parts:
     if config.start_from:
-        bundle = bundles.load(config.start_from)
+        bundle = bundles.load(locate(config.start_from))
         parts = Parts(bundle.encoder, bundle.decoder, bundle.mapper)
     else:
         parts = _new_parts(config, splits, texts)
