@@ -52,9 +52,14 @@ def _caption(
 def _read_ahead(
     captioner: Captioner, paths: Iterable[Path], *, ahead: int
 ) -> Generator[tuple[Path, Tensor | DataError]]:
+    # A JPEG is read at no less than twice what the model sees: beside once, 9 ms and not 6 for 7
+    # megapixels (36 at full size), but then embeddings move by 0.0002 (1 - cosine), not 0.0013.
+    height, width = captioner.image_size
+    at_least = (2 * height, 2 * width)
+
     def read(path: Path) -> Tensor | DataError:
         try:
-            return captioner.preprocess(open_image(path, at_least=captioner.image_size))
+            return captioner.preprocess(open_image(path, at_least=at_least))
         except DataError as error:
             return error
 
