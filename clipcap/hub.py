@@ -9,7 +9,11 @@ import re
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download, snapshot_download
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 
 from clipcap.errors import BundleError
 
@@ -30,6 +34,8 @@ def fetch(repository: str, file: str) -> Path:
         ) from error
     except EntryNotFoundError as error:
         raise BundleError(f"{repository} on the hub has no {file}") from error
+    except RepositoryNotFoundError as error:
+        raise BundleError(f"the hub has no {repository}, or keeps it private") from error
     except Exception as error:  # huggingface_hub lets those of its HTTP client through
         raise BundleError(_broken_off(f"{file} of {repository}", error)) from error
 

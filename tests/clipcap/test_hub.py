@@ -4,13 +4,17 @@ for the hub: checkpoints are synthetic, of the true layout, and nothing else is 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import open_clip
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 from clipcap.models import PUBLISHED
 from tests.clipcap import authors
@@ -79,6 +83,33 @@ def the_error(done: subprocess.CompletedProcess[str]) -> str:
     return line
 
 
+def serve_openai_clip(hub: Hub, folder: Path) -> None:
+    """OpenAI's ViT-B/32 in its true size, its weights random."""
+    folder.mkdir()
+    with torch.device("meta"):
+        shapes = open_clip.CLIP(**open_clip.get_model_config("ViT-B-32-quickgelu")).state_dict()
+    weights = {key: torch.randn(w.shape, dtype=torch.half) * 0.02 for key, w in shapes.items()}
+    save_file(weights, folder / "open_clip_model.safetensors")
+    hub.repositories["timm/vit_base_patch32_clip_224.openai"] = folder
+
+
+def test_coco_is_fetched_converted_and_captions_then_without_a_network(
+    hub: Hub, machine: Machine, tmp_path: Path
+) -> None:
+    serve_openai_clip(hub, tmp_path / "clip")
+    Image.new("RGB", (50, 40), "red").save(tmp_path / "red.png")
+    caption = ("-m", "clipcap", "caption", "--model", "coco", tmp_path / "red.png")
+
+    first = machine.run(*caption)
+    assert first.returncode == 0, first.stderr
+    hub.repositories.clear()
+    again = machine.run(*caption, HF_HUB_OFFLINE="1")
+
+    assert again.returncode == 0, again.stderr
+    assert "red.png" in first.stdout
+    assert again.stdout == first.stdout
+
+
 def test_a_download_that_broke_off_goes_on_where_it_stopped(hub: Hub, machine: Machine) -> None:
     hub.cut_after = PIECE + 200_000
     message = the_error(machine.locate("coco"))
@@ -92,3 +123,45 @@ def test_a_download_that_broke_off_goes_on_where_it_stopped(hub: Hub, machine: M
     assert hub.ranges[-1] == f"bytes={PIECE}-"
     assert (Path(done.stdout.strip()) / "bundle.json").is_file()
     assert machine.locate("coco", HF_HUB_OFFLINE="1").stdout == done.stdout
+
+
+def test_what_was_damaged_on_its_way_is_removed_and_fetched_again(
+    hub: Hub, machine: Machine
+) -> None:
+    hub.spoil = True
+    assert "conceptual_weights.pt: damaged" in the_error(machine.locate("conceptual"))
+    hub.spoil = False
+    assert machine.locate("conceptual").returncode == 0
+
+
+def test_a_wrong_file_on_the_hub_is_refused(hub: Hub, machine: Machine) -> None:
+    published = PUBLISHED["coco"]
+    torch.save({"epoch": 3}, hub.repositories[published.repository] / published.file)
+    assert "'epoch' is a int, not a weight" in the_error(machine.locate("coco"))
+    (hub.repositories[published.repository] / published.file).unlink()
+    assert "has no coco_weights.pt" in the_error(machine.locate("coco"))
+
+
+@pytest.mark.parametrize(
+    "environment", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://[::1]:9"}]
+)
+def test_without_a_network_it_says_so(machine: Machine, environment: dict[str, str]) -> None:
+    assert "the hub cannot be reached" in the_error(machine.locate("coco", **environment))
+
+
+def test_a_bundle_on_the_hub_loads_by_its_name(
+    hub: Hub, machine: Machine, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    hub.repositories["me/tiny"] = Path(shutil.copytree(tiny_bundle, tmp_path / "hub" / "tiny"))
+    (hub.repositories["me/tiny"] / "training.pt").write_bytes(b"never fetched")
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "red.png")
+
+    caption = ("-m", "clipcap", "caption", "--model", "me/tiny", tmp_path / "red.png")
+    done = machine.run(*caption)
+
+    assert done.returncode == 0, done.stderr
+    assert "red" in done.stdout.split("\t")[1]
+    assert machine.run(*caption, HF_HUB_OFFLINE="1").stdout == done.stdout
+    assert "the hub has no me/none" in the_error(machine.locate("me/none"))
+    published = PUBLISHED["coco"].repository
+    assert f"{published} on the hub has no bundle.json" in the_error(machine.locate(published))
