@@ -35,9 +35,10 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
+    """Large enough to take seconds: what stops the command must find it at work."""
     folder = tmp_path / "many"
     folder.mkdir()
-    Image.new("RGB", (20, 20), "red").save(folder / "000.png")
+    Image.new("RGB", (1500, 1500), "red").save(folder / "000.png")
     for number in range(1, MANY):
         os.link(folder / "000.png", folder / f"{number:03}.png")
     return folder
