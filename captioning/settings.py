@@ -12,7 +12,7 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
@@ -51,14 +51,17 @@ class Settings(BaseSettings):
 
     database_url: str = Field(
         default_factory=lambda data: own_database_url(data["data_dir"]),
+        repr=False,  # URLs hold passwords
         description="SQLAlchemy URL: `sqlite:///…` or `postgresql+psycopg://…`.",
     )
     broker_url: str = Field(
         default_factory=lambda data: embedded_broker_url(data["data_dir"]),
+        repr=False,
         description="Celery broker: `redis://…`; unset, `captioning run` starts a Valkey itself.",
     )
     storage_url: str = Field(
         default_factory=lambda data: (data["data_dir"] / "storage").as_uri(),
+        repr=False,
         description="Where images are kept: `file://…`.",
     )
 
@@ -101,6 +104,9 @@ class Settings(BaseSettings):
     )
     sweep_s: float = Field(
         default=10, gt=0, description="How often expired leases and unheard doorbells are seen to."
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="How web and worker log: `text` or `json`, a line an object."
     )
 
     @field_validator("data_dir")

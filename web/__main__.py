@@ -3,7 +3,6 @@ SIGTERM or SIGINT. Requests in hand are finished first."""
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
+from captioning import logs
 from captioning.errors import SettingsError
 from captioning.settings import Settings, load_settings
 from web import create_app
@@ -48,9 +48,9 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn publishes no ty
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         settings = load_settings()
+        logs.configure(settings.log_format)
         listener = _listen(settings.host, settings.port)
     except (SettingsError, OSError) as error:
         print(f"web: {error}", file=sys.stderr)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 
+from captioning import logs
 from captioning.errors import CaptioningError
 from captioning.migrate import require_current
 from captioning.queue import Queue
@@ -17,9 +17,9 @@ from worker.station import Station
 
 
 def main() -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         settings = load_settings()
+        logs.configure(settings.log_format)
         queue = Queue(settings)
         require_current(queue.database)
         station = Station(queue, models.load(settings.models))

@@ -159,7 +159,7 @@ class Station:
             return saved
 
         for job_id, error in failures.items():
-            logger.warning("job %s failed", job_id, exc_info=error)
+            logger.warning("job %s failed", job_id, exc_info=error, extra={"job_id": job_id})
         lost = captions.keys() - self._insist(save)
         if lost:
             logger.warning("%d captions not saved: the lease was lost", len(lost))

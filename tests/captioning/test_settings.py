@@ -190,6 +190,17 @@ def test_a_refusal_keeps_passwords_to_itself(monkeypatch: pytest.MonkeyPatch) ->
     assert said.count("CAPTIONING_") == 2
 
 
+def test_settings_that_are_printed_keep_passwords_to_themselves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CAPTIONING_DATABASE_URL", "postgresql+psycopg://me:hunter2@db/x")
+    monkeypatch.setenv("CAPTIONING_BROKER_URL", "redis://:hunter2@broker/0")
+    monkeypatch.setenv("CAPTIONING_STORAGE_URL", "s3://key:hunter2@bucket")
+    settings = load_settings()
+    assert "hunter2" in settings.database_url
+    assert "hunter2" not in f"{settings!r} {settings}"
+
+
 # --- data folders -------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -25,6 +26,7 @@ def environment(settings: Settings, port: int) -> dict[str, str]:
         "CAPTIONING_DATA_DIR": str(settings.data_dir),
         "CAPTIONING_PORT": str(port),
         "CAPTIONING_MAX_UPLOAD_BYTES": "1000000",
+        "CAPTIONING_LOG_FORMAT": "json",
     }
 
 
@@ -63,6 +65,22 @@ def test_it_serves_until_it_is_told_to_stop(server: subprocess.Popen[str], port:
         assert client.get(answer.headers["Location"]).json()["status"] == "queued"
     server.send_signal(signal.SIGTERM)
     assert server.wait(30) == 0
+
+
+def test_its_log_lines_name_the_request(server: subprocess.Popen[str], port: int) -> None:
+    photo = Path(__file__).parents[2] / "web" / "samples" / "cat.jpg"
+    answer = httpx.post(
+        f"http://127.0.0.1:{port}/api/v1/jobs",
+        files={"image": ("cat.jpg", photo.read_bytes())},
+        headers={"X-Request-ID": "edge-1"},
+        timeout=30,
+    )
+    assert answer.status_code == 202  # though there is no broker, and that is logged
+    server.send_signal(signal.SIGTERM)
+    _, logged = server.communicate(timeout=30)
+    lines = [json.loads(line) for line in logged.splitlines() if line.startswith("{")]
+    (line,) = [line for line in lines if "doorbell" in line["message"]]
+    assert line["request_id"] == "edge-1"
 
 
 def test_an_upload_that_is_too_large_gets_its_answer(

@@ -1,0 +1,42 @@
+"""How the processes log: plain lines for people, or one JSON object a line for collectors.
+It knows of the request in hand, and nothing of who reads the lines."""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextvars import ContextVar
+from datetime import UTC, datetime
+
+PLAIN = "%(asctime)s %(levelname)s %(name)s %(message)s"
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The id of the HTTP request that this thread answers."""
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line: a traceback is a member of its line, not twenty lines of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "process": record.process,
+            "thread": record.threadName,
+        }
+        if current := request_id.get():
+            line["request_id"] = current
+        if job_id := getattr(record, "job_id", None):
+            line["job_id"] = job_id
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def configure(form: str) -> None:
+    """Log to standard error, as `text` or as `json`. Called once, by each process's main."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(PLAIN))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
