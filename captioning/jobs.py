@@ -20,6 +20,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Update, insert, select, update
 from sqlalchemy.orm import Session, lazyload
 
+from captioning import logs
 from captioning.database import db_now
 from captioning.errors import JobNotFound, WrongState
 from captioning.models import Batch, Caption, Decoding, Image, Job, JobStatus, looked_up_id, new_id
@@ -48,6 +49,7 @@ class ClaimedJob:
     num_captions: int
     max_words: int | None
     attempts: int
+    request_id: str | None
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def submit(
             decoding=options.decoding,
             num_captions=options.num_captions,
             max_words=options.max_words,
+            request_id=logs.request_id.get(),
             max_attempts=max_attempts,
         )
         for image_id in image_ids
@@ -142,6 +145,7 @@ def claim(session: Session, model: str, *, limit: int, lease_s: float) -> Claim 
             job.num_captions,
             job.max_words,
             job.attempts,
+            job.request_id,
         )
         for job in rows
     )

@@ -7,8 +7,12 @@ import json
 import logging
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from typing import Any
 
 PLAIN = "%(asctime)s %(levelname)s %(name)s %(message)s"
+
+SUBJECTS = ("job_id", "job_ids", "request_id", "request_ids")
+"""What a line may be about: given by `extra`, written where it is given."""
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the HTTP request that this thread answers."""
@@ -18,7 +22,7 @@ class JsonFormatter(logging.Formatter):
     """One object a line: a traceback is a member of its line, not twenty lines of its own."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {
+        line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -28,8 +32,7 @@ class JsonFormatter(logging.Formatter):
         }
         if current := request_id.get():
             line["request_id"] = current
-        if job_id := getattr(record, "job_id", None):
-            line["job_id"] = job_id
+        line |= {name: said for name in SUBJECTS if (said := getattr(record, name, None))}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)

@@ -127,6 +127,9 @@ class Job(Base):
     decoding: Mapped[str] = mapped_column(String(20))
     num_captions: Mapped[int]
     max_words: Mapped[int | None] = mapped_column(doc="of a caption; NULL is no limit")
+    request_id: Mapped[str | None] = mapped_column(
+        String(64), doc="of the HTTP request that made it: the logs of web and worker meet here"
+    )
 
     status: Mapped[str] = mapped_column(String(20), default=JobStatus.QUEUED)
     attempts: Mapped[int] = mapped_column(default=0, doc="claims so far, given-back ones aside")

@@ -6,6 +6,7 @@ store, insert and ring in the same order (see `_store`, which is where nothing g
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -31,6 +32,8 @@ from captioning.jobs import JobOptions
 from captioning.models import Batch, Decoding, Image, Job, JobStatus
 from captioning.settings import Settings, load_settings
 from captioning.storage import Storage
+
+logger = logging.getLogger(__name__)
 
 FIRST_POLL_S = 0.02
 LAST_POLL_S = 0.5
@@ -206,8 +209,10 @@ class Queue:
             with suppress(CaptioningError):  # the store may be what failed; the sweeper follows
                 self.discard(images)
             raise
+        job_ids = tuple(job.id for job in queued)
+        logger.info("queued %d jobs", len(job_ids), extra={"job_ids": job_ids})
         self.doorbell.ring(options.model, times=-(-len(queued) // self.settings.batch_size))
-        return tuple(job.id for job in queued)
+        return job_ids
 
     def discard(self, images: Sequence[Image]) -> None:
         """Remove the bytes, then the rows, of those images that no job refers to.

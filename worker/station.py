@@ -117,6 +117,7 @@ class Station:
             len(claim.jobs),
             claim.model,
             (time.monotonic() - started) * 1000,
+            extra=_subjects(claim.jobs),
         )
 
     def _decode(
@@ -159,10 +160,13 @@ class Station:
             return saved
 
         for job_id, error in failures.items():
-            logger.warning("job %s failed", job_id, exc_info=error, extra={"job_id": job_id})
+            job = next(job for job in claim.jobs if job.id == job_id)
+            subject = {"job_id": job.id, "request_id": job.request_id}
+            logger.warning("job %s failed", job.id, exc_info=error, extra=subject)
         lost = captions.keys() - self._insist(save)
         if lost:
-            logger.warning("%d captions not saved: the lease was lost", len(lost))
+            subjects = _subjects([job for job in claim.jobs if job.id in lost])
+            logger.warning("%d captions not saved: the lease was lost", len(lost), extra=subjects)
 
     def _give_back(self, claim: Claim) -> None:
         with self._queue.database.write() as session:
@@ -179,6 +183,12 @@ class Station:
                 if self._stopping.wait(pause_s):
                     raise
                 pause_s = min(pause_s * 2, LAST_PAUSE_S)
+
+
+def _subjects(claimed: Sequence[ClaimedJob]) -> dict[str, list[str]]:
+    """What a log line about these jobs carries."""
+    request_ids = {job.request_id for job in claimed if job.request_id}
+    return {"job_ids": [job.id for job in claimed], "request_ids": sorted(request_ids)}
 
 
 def _caption(

@@ -28,6 +28,12 @@ def test_a_line_is_an_object() -> None:
     assert "request_id" not in said
 
 
+def test_a_line_about_several_jobs_names_them_all() -> None:
+    said = line("captioned", extra={"job_ids": ["a", "b"], "request_ids": ["r1"]})
+    assert (said["job_ids"], said["request_ids"]) == (["a", "b"], ["r1"])
+    assert "job_id" not in said
+
+
 def test_a_traceback_stays_within_its_line() -> None:
     try:
         raise ValueError("odd\nshape")

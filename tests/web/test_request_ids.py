@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 from flask.testing import FlaskClient
 
 from captioning.logs import request_id
+from captioning.queue import Queue
+from tests.factories import photo, read_job
 
 
 def test_the_senders_id_is_told_back(client: FlaskClient) -> None:
@@ -33,3 +37,14 @@ def test_errors_have_an_id_too(client: FlaskClient) -> None:
 def test_the_id_is_forgotten_with_its_request(client: FlaskClient) -> None:
     client.get("/healthz", headers={"X-Request-ID": "r1"})
     assert request_id.get() is None
+
+
+def test_the_job_keeps_the_id_of_the_request_that_made_it(
+    client: FlaskClient, queue: Queue
+) -> None:
+    answer = client.post(
+        "/api/v1/jobs",
+        data={"image": (io.BytesIO(photo()), "photo.jpg")},
+        headers={"X-Request-ID": "edge-1"},
+    )
+    assert read_job(queue.database, answer.get_json()["id"]).request_id == "edge-1"

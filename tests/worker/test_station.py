@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
+import pytest
 import torch
 from sqlalchemy import update
 
 from captioning import jobs
 from captioning.database import db_now
+from captioning.logs import request_id
 from captioning.models import Job, JobStatus
 from captioning.queue import Queue
 from clipcap import Captioner
@@ -32,6 +35,24 @@ def test_it_captions_everything_that_is_queued(queue: Queue, station: Station) -
         assert job.captions[0].mean_log_probability < 0
         assert job.captions[0].model_revision == station.captioners[MODEL].revision
     assert station.tokens == frozenset()
+
+
+def test_its_log_lines_name_the_jobs_and_the_requests_that_made_them(
+    queue: Queue, station: Station, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "worker.station")
+    lost = queue.submit(photo("red"))
+    queue.storage.delete([read(queue, lost.id).image.key])
+    token = request_id.set("edge-1")
+    kept = queue.submit(photo("red"))
+    request_id.reset(token)
+
+    station.work()
+
+    failed, captioned = (vars(line) for line in caplog.records if line.name == "worker.station")
+    assert (failed["job_id"], failed["request_id"]) == (lost.id, None)
+    assert captioned["job_ids"] == [lost.id, kept.id]
+    assert captioned["request_ids"] == ["edge-1"]
 
 
 def test_a_caption_is_the_one_that_the_captioner_gives_alone(
