@@ -50,6 +50,8 @@ class ClaimedJob:
     max_words: int | None
     attempts: int
     request_id: str | None
+    waited_s: float
+    """From the moment it could be claimed to this claim."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ def claim(session: Session, model: str, *, limit: int, lease_s: float) -> Claim 
             job.max_words,
             job.attempts,
             job.request_id,
+            _waited_s(job),
         )
         for job in rows
     )
@@ -183,23 +186,27 @@ def succeed(
     return saved
 
 
-def fail(session: Session, token: str, job_id: str, *, code: str, message: str) -> bool:
-    """End a held job for good: trying again would fail again."""
+def fail(session: Session, token: str, job_id: str, *, code: str, message: str) -> JobStatus | None:
+    """End a held job for good: trying again would fail again. Returns the status that it has
+    now, or None when it was no longer held."""
     held = _held([token], [job_id])
-    return bool(_finish(session, held, JobStatus.FAILED, code=code, message=message))
+    ended = _finish(session, held, JobStatus.FAILED, code=code, message=message)
+    return JobStatus.FAILED if ended else None
 
 
-def fail_or_retry(session: Session, token: str, job_id: str, *, code: str, message: str) -> bool:
+def fail_or_retry(
+    session: Session, token: str, job_id: str, *, code: str, message: str
+) -> JobStatus | None:
     """After a transient failure: queue a held job for later, or fail it when its attempts
-    are used up."""
+    are used up. Returns the status that it has now, or None when it was no longer held."""
     held = _held([token], [job_id])
     last = Job.attempts >= Job.max_attempts
     if _finish(session, held.where(last), JobStatus.FAILED, code=code, message=message):
-        return True
+        return JobStatus.FAILED
     attempts = session.scalar(select(Job.attempts).where(Job.id == job_id)) or 1
     delay_s = RETRY_DELAYS_S[min(attempts, len(RETRY_DELAYS_S)) - 1]
     waits = {"available_at": db_now(delay_s), "error_code": code, "error_message": message}
-    return bool(_put_back(session, held, **waits))
+    return JobStatus.QUEUED if _put_back(session, held, **waits) else None
 
 
 def give_back(session: Session, token: str, job_ids: Sequence[str]) -> set[str]:
@@ -250,6 +257,11 @@ def retry(session: Session, job_id: str) -> None:
     )
     if not changed:
         _refuse(session, job_id, "retried")
+
+
+def _waited_s(job: Job) -> float:
+    assert job.started_at is not None  # noqa: S101  (it has just been claimed)
+    return max((job.started_at - job.available_at).total_seconds(), 0)
 
 
 def _held(tokens: Collection[str], job_ids: Sequence[str] | None = None) -> Update:

@@ -105,6 +105,15 @@ class Settings(BaseSettings):
     sweep_s: float = Field(
         default=10, gt=0, description="How often expired leases and unheard doorbells are seen to."
     )
+    web_metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="The port of the web server's Prometheus metrics, on the same address.",
+    )
+    worker_metrics_port: int | None = Field(
+        default=None, ge=1, le=65535, description="The port of a worker's Prometheus metrics."
+    )
     log_format: Literal["text", "json"] = Field(
         default="text", description="How web and worker log: `text` or `json`, a line an object."
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
-from captioning import logs
+from captioning import logs, metrics
 from captioning.errors import SettingsError
 from captioning.settings import Settings, load_settings
 from web import create_app
@@ -44,7 +44,11 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn publishes no ty
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        return create_app(self._settings)  # in the worker process, after the fork
+        app = create_app(self._settings)  # in the worker process, after the fork
+        if self._settings.web_metrics_port:
+            registry = app.extensions["captioning.metrics"].registry
+            metrics.serve(registry, self._settings.host, self._settings.web_metrics_port)
+        return app
 
 
 def main() -> int:
@@ -52,6 +56,8 @@ def main() -> int:
         settings = load_settings()
         logs.configure(settings.log_format)
         listener = _listen(settings.host, settings.port)
+        if settings.web_metrics_port:  # in use? Said here; the process that serves it only exits
+            _listen(settings.host, settings.web_metrics_port).close()
     except (SettingsError, OSError) as error:
         print(f"web: {error}", file=sys.stderr)
         return 1

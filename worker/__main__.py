@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from captioning import logs
+from captioning import logs, metrics
 from captioning.errors import CaptioningError
 from captioning.migrate import require_current
 from captioning.queue import Queue
@@ -23,6 +23,8 @@ def main() -> int:
         queue = Queue(settings)
         require_current(queue.database)
         station = Station(queue, models.load(settings.models))
+        if settings.worker_metrics_port:
+            metrics.serve(station.metrics.registry, settings.host, settings.worker_metrics_port)
     except (CaptioningError, ClipCapError) as error:
         print(f"worker: {error}", file=sys.stderr)
         return 1

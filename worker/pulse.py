@@ -112,7 +112,8 @@ class Pulse:
             )
 
     def _sweep(self) -> None:
-        sweep(self._queue)
+        if report := sweep(self._queue):
+            self._station.metrics.swept(report)
 
     def _make_rounds(self) -> None:
         """The doorbell is faster, but a broker that is away, or a consumer that has gone deaf

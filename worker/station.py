@@ -22,9 +22,11 @@ from PIL import Image
 from captioning import jobs
 from captioning.errors import DatabaseUnavailable
 from captioning.jobs import CaptionText, Claim, ClaimedJob
+from captioning.models import JobStatus
 from captioning.queue import Queue
 from clipcap import Captioner, DecodingOptions
 from worker.failures import judge
+from worker.metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ class Station:
 
     def __init__(self, queue: Queue, captioners: Mapping[str, Captioner]) -> None:
         self.captioners = captioners
+        self.metrics = WorkerMetrics(captioners)
         self._queue = queue
         self._device = threading.Lock()
         self._decoders = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
@@ -92,6 +95,7 @@ class Station:
             )
         if claim is None:
             return 0
+        self.metrics.claimed(claim)
         self._tokens.add(claim.token)
         self._moves += 1
         try:
@@ -109,7 +113,10 @@ class Station:
             if self._stopping.is_set():
                 self._give_back(claim)
                 return
+            began = time.perf_counter()
             captions, model_failures = _caption(captioner, decoded)
+            model_s = time.perf_counter() - began
+        self.metrics.ran(claim.model, images=len(decoded), seconds=model_s)
         self._save(claim, captioner.revision, captions, failures | model_failures)
         logger.info(
             "captioned %d of %d images with %s in %.0f ms",
@@ -149,30 +156,35 @@ class Station:
         failures: Mapping[str, Exception],
     ) -> None:
         """One transaction for the micro-batch. Jobs that are no longer ours are left alone."""
+        verdicts = {job_id: judge(error) for job_id, error in failures.items()}
 
-        def save() -> set[str]:
+        def save() -> dict[str, JobStatus]:
             with self._queue.database.write() as session:
                 saved = jobs.succeed(session, claim.token, captions, model_revision=revision)
-                for job_id, error in failures.items():
-                    verdict = judge(error)
+                outcomes = dict.fromkeys(saved, JobStatus.SUCCEEDED)
+                for job_id, verdict in verdicts.items():
                     end = jobs.fail_or_retry if verdict.retry else jobs.fail
-                    end(session, claim.token, job_id, code=verdict.code, message=verdict.message)
-            return saved
+                    code, message = verdict.code, verdict.message
+                    if status := end(session, claim.token, job_id, code=code, message=message):
+                        outcomes[job_id] = status
+            return outcomes
 
         for job_id, error in failures.items():
             job = next(job for job in claim.jobs if job.id == job_id)
             subject = {"job_id": job.id, "request_id": job.request_id}
             logger.warning("job %s failed", job.id, exc_info=error, extra=subject)
-        lost = captions.keys() - self._insist(save)
+        outcomes = self._insist(save)
+        self.metrics.ended(claim, outcomes, verdicts)
+        lost = [job for job in claim.jobs if job.id not in outcomes]
         if lost:
-            subjects = _subjects([job for job in claim.jobs if job.id in lost])
-            logger.warning("%d captions not saved: the lease was lost", len(lost), extra=subjects)
+            subjects = _subjects(lost)
+            logger.warning("%d outcomes not saved: the lease was lost", len(lost), extra=subjects)
 
     def _give_back(self, claim: Claim) -> None:
         with self._queue.database.write() as session:
             jobs.give_back(session, claim.token, [job.id for job in claim.jobs])
 
-    def _insist(self, save: Callable[[], set[str]]) -> set[str]:
+    def _insist(self, save: Callable[[], dict[str, JobStatus]]) -> dict[str, JobStatus]:
         """Finished work outlives an outage of the database, until the worker is stopped."""
         pause_s = 0.5
         while True:

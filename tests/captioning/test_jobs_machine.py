@@ -93,20 +93,21 @@ class JobMachine(RuleBasedStateMachine):
     @rule(token=tokens, job_id=job_ids)
     def fail(self, token: str, job_id: str) -> None:
         with self.database.write() as session:
-            done = jobs.fail(session, token, job_id, code="bad", message="Bad.")
-        assert done == (job_id in self.held(token))
-        if done:
-            self.end(job_id, FAILED)
+            ended = jobs.fail(session, token, job_id, code="bad", message="Bad.")
+        assert ended == (FAILED if job_id in self.held(token) else None)
+        if ended:
+            self.end(job_id, ended)
 
     @rule(token=tokens, job_id=job_ids)
     def fail_or_retry(self, token: str, job_id: str) -> None:
         with self.database.write() as session:
-            done = jobs.fail_or_retry(session, token, job_id, code="flaky", message="Flaky.")
+            ended = jobs.fail_or_retry(session, token, job_id, code="flaky", message="Flaky.")
             session.execute(update(Job).values(available_at=db_now()))  # its time has come
-        assert done == (job_id in self.held(token))
-        if done:
-            last = self.expected[job_id].attempts >= MAX_ATTEMPTS
-            self.end(job_id, FAILED if last else QUEUED)
+        last = self.expected[job_id].attempts >= MAX_ATTEMPTS
+        expected = FAILED if last else QUEUED
+        assert ended == (expected if job_id in self.held(token) else None)
+        if ended:
+            self.end(job_id, ended)
 
     @rule(token=tokens)
     def give_back(self, token: str) -> None:

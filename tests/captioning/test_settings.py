@@ -64,6 +64,8 @@ def test_the_page_says_what_the_field_says(field: str) -> None:
     assert meaning == info.description
     if field == "models":
         assert default == "`bundled`"
+    elif info.default is None:
+        assert default == "not served"
     elif info.default is not PydanticUndefined:
         assert default == f"`{info.default}`"
 

@@ -16,13 +16,15 @@ import httpx
 import pytest
 
 from captioning.settings import Settings
+from tests.acceptance.service import free_port
 
 pytestmark = pytest.mark.slow
 
 
-def environment(settings: Settings, port: int) -> dict[str, str]:
+def environment(settings: Settings, port: int, metrics_port: int | None = None) -> dict[str, str]:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("CAPTIONING_")}
     return inherited | {
+        "CAPTIONING_WEB_METRICS_PORT": str(metrics_port or ""),
         "CAPTIONING_DATA_DIR": str(settings.data_dir),
         "CAPTIONING_PORT": str(port),
         "CAPTIONING_MAX_UPLOAD_BYTES": "1000000",
@@ -32,16 +34,19 @@ def environment(settings: Settings, port: int) -> dict[str, str]:
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        found: int = listener.getsockname()[1]
-    return found
+    return free_port()
 
 
 @pytest.fixture
-def server(settings: Settings, port: int) -> Iterator[subprocess.Popen[str]]:
+def metrics_port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def server(settings: Settings, port: int, metrics_port: int) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "web"],
-        env=environment(settings, port),
+        env=environment(settings, port, metrics_port),
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -81,6 +86,28 @@ def test_its_log_lines_name_the_request(server: subprocess.Popen[str], port: int
     lines = [json.loads(line) for line in logged.splitlines() if line.startswith("{")]
     (line,) = [line for line in lines if "doorbell" in line["message"]]
     assert line["request_id"] == "edge-1"
+
+
+def test_its_metrics_are_on_a_port_of_their_own(
+    server: subprocess.Popen[str], port: int, metrics_port: int
+) -> None:
+    shown = httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").text
+    assert 'captioning_http_request_seconds_count{method="GET",route="/healthz"' in shown
+    assert "captioning_database_up 1.0" in shown
+
+
+def test_a_metrics_port_in_use_is_one_clear_line(settings: Settings, port: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = subprocess.run(
+            [sys.executable, "-m", "web"],
+            env=environment(settings, port, taken.getsockname()[1]),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "Address already in use" in done.stderr
 
 
 def test_an_upload_that_is_too_large_gets_its_answer(

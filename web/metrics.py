@@ -1,0 +1,51 @@
+"""How long the web takes to answer, by route: the pattern that matched, never the path that was
+asked for, which would be a time series for each job."""
+
+from __future__ import annotations
+
+import time
+
+from apiflask import APIFlask
+from flask import Response, current_app, g, request
+from prometheus_client import CollectorRegistry, Histogram
+
+from captioning.metrics import QueueCollector, new_registry
+from captioning.queue import Queue
+
+BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+UNMATCHED = "unmatched"
+
+
+class WebMetrics:
+    """The registry of one application."""
+
+    def __init__(self, queue: Queue) -> None:
+        self.registry: CollectorRegistry = new_registry()
+        self.registry.register(QueueCollector(queue))
+        self.latency_s = Histogram(
+            "captioning_http_request_seconds",
+            "From a request's headers to its answer; what waits for a caption waits on purpose.",
+            ["method", "route", "status"],
+            buckets=BUCKETS_S,
+            registry=self.registry,
+        )
+
+
+def init_app(app: APIFlask) -> None:
+    """Before the other parts: what they refuse is measured, too."""
+    app.extensions["captioning.metrics"] = WebMetrics(app.extensions["captioning"])
+    app.before_request(_start)
+    app.after_request(_measure)
+
+
+def _start() -> None:
+    g.started_at = time.perf_counter()
+
+
+def _measure(response: Response) -> Response:
+    metrics: WebMetrics = current_app.extensions["captioning.metrics"]
+    # A method that no rule names is anything that somebody cared to send.
+    method, route = (request.method, request.url_rule.rule) if request.url_rule else ("", UNMATCHED)
+    latency_s = time.perf_counter() - g.started_at
+    metrics.latency_s.labels(method, route, response.status_code).observe(latency_s)
+    return response

@@ -1,0 +1,105 @@
+"""What one worker counts for Prometheus: waiting, micro-batches, model time, outcomes, sweeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from captioning.jobs import Claim
+from captioning.metrics import new_registry
+from captioning.models import JobStatus
+from captioning.sweeper import SweepReport
+from clipcap import Captioner
+from worker.failures import Verdict
+
+WAIT_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class WorkerMetrics:
+    """The registry of one worker process. Safe to use from its threads."""
+
+    def __init__(self, captioners: Mapping[str, Captioner]) -> None:
+        self.registry = new_registry()
+        model = Gauge(
+            "captioning_model_info",
+            "The models that this worker serves.",
+            ["model", "revision", "device"],
+            registry=self.registry,
+        )
+        for name, captioner in captioners.items():
+            model.labels(name, captioner.revision, str(captioner.device)).set(1)
+        self._waited_s = Histogram(
+            "captioning_queue_wait_seconds",
+            "From the moment a job could be claimed to its claim.",
+            ["model"],
+            buckets=WAIT_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._batch = Histogram(
+            "captioning_micro_batch_images",
+            "Jobs of one claim.",
+            ["model"],
+            buckets=BATCH_BUCKETS,
+            registry=self.registry,
+        )
+        self._model_s = self._counter(
+            "captioning_model_seconds", "Time that a model had the device.", "model"
+        )
+        self._images = self._counter(
+            "captioning_model_images", "Images that a model was given.", "model"
+        )
+        self._finished = self._counter(
+            "captioning_jobs_finished",
+            "Jobs that this worker ended: succeeded, or the error's code.",
+            "model",
+            "outcome",
+        )
+        self._retried = self._counter(
+            "captioning_jobs_retried", "Jobs put back after a passing failure.", "model", "code"
+        )
+        self._lost = self._counter(
+            "captioning_leases_lost",
+            "Jobs whose outcome came too late: they were another's by then, or cancelled.",
+            "model",
+        )
+        self._sweeps = self._counter("captioning_sweeps", "Sweeps that were this worker's turn.")
+        self._swept = self._counter(
+            "captioning_swept", "What sweeps put right: jobs of dead workers, dead uploads.", "what"
+        )
+        for what in ("queued_again", "crashed", "image_removed"):
+            self._swept.labels(what)  # a rate needs the zero before the first
+
+    def claimed(self, claim: Claim) -> None:
+        self._batch.labels(claim.model).observe(len(claim.jobs))
+        for job in claim.jobs:
+            self._waited_s.labels(claim.model).observe(job.waited_s)
+
+    def ran(self, model: str, *, images: int, seconds: float) -> None:
+        self._model_s.labels(model).inc(seconds)
+        self._images.labels(model).inc(images)
+
+    def ended(
+        self, claim: Claim, outcomes: Mapping[str, JobStatus], verdicts: Mapping[str, Verdict]
+    ) -> None:
+        """`outcomes` are the new states of the jobs that were still held."""
+        for job in claim.jobs:
+            status = outcomes.get(job.id)
+            if status is None:
+                self._lost.labels(claim.model).inc()
+            elif status == JobStatus.SUCCEEDED:
+                self._finished.labels(claim.model, status.value).inc()
+            elif status == JobStatus.FAILED:
+                self._finished.labels(claim.model, verdicts[job.id].code).inc()
+            else:
+                self._retried.labels(claim.model, verdicts[job.id].code).inc()
+
+    def swept(self, report: SweepReport) -> None:
+        self._sweeps.inc()
+        self._swept.labels("queued_again").inc(len(report.queued_again))
+        self._swept.labels("crashed").inc(len(report.crashed))
+        self._swept.labels("image_removed").inc(report.images_removed)
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(name, meaning, labels, registry=self.registry)
