@@ -46,6 +46,7 @@ def run(app: Celery, station: Station) -> int:
         concurrency=THREADS,
         queues=[queue_name(model) for model in station.captioners],
         loglevel=logging.INFO,
+        quiet=True,  # its banner is no log line
         # Workers have nothing to say to each other: SQL is where they meet.
         without_mingle=True,
         without_gossip=True,
