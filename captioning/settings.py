@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     storage_url: str = Field(
         default_factory=lambda data: (data["data_dir"] / "storage").as_uri(),
         repr=False,
-        description="Where images are kept: `file://…`.",
+        description="Where images are kept: `file://…`, `s3://bucket`, `gs://…` or `az://…`.",
     )
 
     models: Annotated[dict[str, str], NoDecode] = Field(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -13,6 +15,16 @@ import obstore.exceptions
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from captioning.errors import ImageNotFound, StorageUnavailable
+
+# An upload waits for a store that is away no longer than its sender would: by themselves the
+# clients of object stores try for three minutes.
+RETRY: dict[str, Any] = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
+CLIENT: dict[str, Any] = {
+    "connect_timeout": timedelta(seconds=5),
+    "timeout": timedelta(seconds=10),
+    "allow_http": True,  # where the endpoint is http://, and only there
+}
+NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 
 
 class Storage:
@@ -29,7 +41,7 @@ class Storage:
         parts = urlsplit(self.url)
         if parts.scheme == "file":
             return LocalStore(Path(url2pathname(parts.path)), mkdir=True)
-        return from_url(self.url)
+        return from_url(self.url, retry_config=RETRY, client_options=CLIENT)
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object whole: a reader sees all of it or nothing."""
@@ -56,6 +68,9 @@ def _errors_as_ours(key: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
+        # Not one image is missing but all of them: a wrong URL must not fail jobs for good.
+        if any(code in str(error) for code in NO_BUCKET):
+            raise StorageUnavailable("The bucket of the image store does not exist.") from error
         raise ImageNotFound(f"{key} is not in the image store.") from error
     except (obstore.exceptions.BaseError, OSError) as error:
         # obstore appends a multi-line dump of its source to the message
