@@ -49,7 +49,7 @@ class PostgreSQL:
         self._folder.chmod(0o755)
         self.data = self._folder / "data"
         self.data.mkdir(mode=0o700)
-        self._binaries = self._install()
+        self.binaries = self._install()
         self._run_initdb()
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -68,7 +68,7 @@ class PostgreSQL:
         )
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._binaries / "postgres", "-D", self.data, *_each("-c", options)],
+                [self.binaries / "postgres", "-D", self.data, *_each("-c", options)],
                 user=self._user(),
                 cwd="/",
                 stdout=log,
@@ -128,7 +128,7 @@ class PostgreSQL:
             shutil.chown(self.data, UNPRIVILEGED_USER)
         options = ("--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "-U", "captioning")
         subprocess.run(
-            [self._binaries / "initdb", "-D", self.data, *options],
+            [self.binaries / "initdb", "-D", self.data, *options],
             user=self._user(),
             cwd="/",
             check=True,
