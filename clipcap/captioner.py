@@ -18,13 +18,20 @@ from typing import Self
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from clipcap import bundle as bundles
-from clipcap.bundle import Bundle
+from clipcap.bundle import Bundle, BundleConfig
 from clipcap.clip_score import TextSide
+from clipcap.decoder import text_of
+from clipcap.encoder import Encoder
 from clipcap.errors import ClipCapError, OptionsError
+from clipcap.gpt2 import GPT2
+from clipcap.linear import convert_linears
+from clipcap.mappers import Mapper
 from clipcap.models import locate
 from clipcap.options import DecodingOptions
+from clipcap.precision import Precision, choose
 from clipcap.search import Hypothesis, Vocabulary, search
 
 
@@ -38,20 +45,52 @@ class Caption:
     clip_score: float | None = None
 
 
+@dataclass(frozen=True)
+class _Parts:
+    """Those of a bundle, in the form that captions are made with."""
+
+    config: BundleConfig
+    revision: str
+    encoder: Encoder
+    mapper: Mapper
+    decoder: GPT2
+    tokenizer: PreTrainedTokenizerBase
+
+
 class Captioner:
     """A loaded bundle on one device. Threads may share it: they take turns at the model.
 
     `close`, or leaving a `with` block, lets go of the model and its memory.
     """
 
-    def __init__(self, bundle: Bundle, device: str | torch.device | None = None) -> None:
-        self._loaded: Bundle | None = bundle
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: str | torch.device | None = None,
+        precision: Precision = "auto",
+    ) -> None:
+        """The bundle's encoder and mapper are converted in place, and not to be used elsewhere.
+
+        Raises: OptionsError, where the device cannot compute in this precision.
+        """
         self._turn = threading.RLock()
-        chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.device = torch.device(chosen)
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.precision = choose(precision, self.device)
+        # What int8 costs is measured, and accepted, of a decoder.
+        around = choose("auto", self.device) if precision == "int8" else self.precision
         bundle.encoder.to(self.device)
-        bundle.decoder.to(self.device)
+        bundle.encoder.compute_in(around.mode)
         bundle.mapper.to(self.device)
+        convert_linears(bundle.mapper, around.mode)
+        bundle.decoder.to(self.device)
+        self._loaded: _Parts | None = _Parts(
+            bundle.config,
+            bundle.revision,
+            bundle.encoder,
+            bundle.mapper,
+            GPT2(bundle.decoder.model, self.precision.mode),
+            bundle.decoder.tokenizer,
+        )
         self._vocabulary = Vocabulary.of(
             bundle.decoder.tokenizer,
             bundle.config.stop_token,
@@ -59,13 +98,20 @@ class Captioner:
         ).to(self.device)
 
     @classmethod
-    def load(cls, name_or_path: str | Path, device: str | torch.device | None = None) -> Captioner:
+    def load(
+        cls,
+        name_or_path: str | Path,
+        device: str | torch.device | None = None,
+        precision: Precision = "auto",
+    ) -> Captioner:
         """Load a bundle folder, `"bundled"`, the authors' `"coco"` or `"conceptual"`, a
-        checkpoint file of theirs, or `"owner/name"` of the hub; onto a GPU where there is one.
+        checkpoint file of theirs, or `"owner/name"` of the hub; onto a GPU where there is one,
+        and in the precision that suits the device.
 
-        Raises: BundleError, naming the file and the key.
+        Raises: BundleError, naming the file and the key; OptionsError, where the device cannot
+        compute in this precision.
         """
-        return cls(bundles.load(locate(name_or_path)), device)
+        return cls(bundles.load(locate(name_or_path)), device, precision)
 
     def close(self) -> None:
         with self._turn:
@@ -83,29 +129,29 @@ class Captioner:
         self.close()
 
     @property
-    def _bundle(self) -> Bundle:
+    def _parts(self) -> _Parts:
         if self._loaded is None:
             raise ClipCapError("this captioner has been closed")
         return self._loaded
 
     @property
     def name(self) -> str:
-        return self._bundle.config.name
+        return self._parts.config.name
 
     @property
     def revision(self) -> str:
         """A short hash of config and weights."""
-        return self._bundle.revision
+        return self._parts.revision
 
     @property
     def defaults(self) -> DecodingOptions:
         """The bundle's own decoding options."""
-        return self._bundle.config.decoding
+        return self._parts.config.decoding
 
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels of what the model sees."""
-        return self._bundle.encoder.image_size
+        return self._parts.encoder.image_size
 
     def caption(
         self, images: Sequence[Image.Image], options: DecodingOptions | None = None
@@ -120,18 +166,18 @@ class Captioner:
     def preprocess(self, image: Image.Image) -> Tensor:
         """Upright, resized, normalised pixels `(3, H, W)` on the CPU. Touches no model, so it
         may run in any thread."""
-        return self._bundle.encoder.preprocess(image)
+        return self._parts.encoder.preprocess(image)
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:
         """Shapes: pixels `(B, 3, H, W)` → embedding `(B, D)`, normalised if the bundle says so."""
         with self._turn:
-            embedding = self._bundle.encoder.encode(pixels.to(self.device))
+            embedding = self._parts.encoder.encode(pixels.to(self.device))
         return self.normalize(embedding)
 
     def normalize(self, embedding: Tensor) -> Tensor:
         """L2-normalise embeddings `(B, D)` where the bundle was trained with it."""
-        if not self._bundle.config.normalize_embedding:
+        if not self._parts.config.normalize_embedding:
             return embedding
         return torch.nn.functional.normalize(embedding, dim=-1)
 
@@ -139,7 +185,7 @@ class Captioner:
     def prefix(self, embedding: Tensor) -> Tensor:
         """Shapes: embedding `(B, D)` → prefix `(B, K, E)`."""
         with self._turn:
-            prefix: Tensor = self._bundle.mapper(embedding.to(self.device))
+            prefix: Tensor = self._parts.mapper(embedding.to(self.device))
         return prefix
 
     def decode(
@@ -161,14 +207,12 @@ class Captioner:
         options = options or self.defaults
         by_clip = options.rank_by == "clip_score"
         with self._turn:
-            text_side = self._bundle.encoder.text
+            text_side = self._parts.encoder.text
             if by_clip and (text_side is None or embedding is None):
                 raise OptionsError(
                     "rank_by clip_score needs a CLIP that reads text, and embeddings"
                 )
-            found = search(
-                self._bundle.decoder.model, prefix.to(self.device), self._vocabulary, options
-            )
+            found = search(self._parts.decoder, prefix.to(self.device), self._vocabulary, options)
             _require_numbers(found)
             candidates = [self._distinct(hypotheses) for hypotheses in found]
             if not by_clip:
@@ -186,8 +230,8 @@ class Captioner:
         """Different tokens may say the same; the first has the best score."""
         captions: dict[str, Caption] = {}
         for hypothesis in hypotheses:
-            text = self._bundle.decoder.text(hypothesis.token_ids)
-            if self._bundle.config.presentation == "sentence":
+            text = text_of(self._parts.tokenizer, hypothesis.token_ids)
+            if self._parts.config.presentation == "sentence":
                 text = as_sentence(text)
             captions.setdefault(text, Caption(text, hypothesis.mean_log_probability))
         return list(captions.values())

@@ -54,7 +54,7 @@ class Decoder:
         return ids
 
     def text(self, token_ids: list[int]) -> str:
-        return str(self.tokenizer.decode(token_ids, skip_special_tokens=True)).strip()
+        return text_of(self.tokenizer, token_ids)
 
     def save(self, folder: Path, dtype: torch.dtype) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,6 +68,10 @@ class Decoder:
         self.model.config.to_json_file(folder / CONFIG_FILE)
         self.tokenizer.save_pretrained(folder)
         _forget_where_it_came_from(folder / TOKENIZER_CONFIG_FILE)
+
+
+def text_of(tokenizer: PreTrainedTokenizerBase, token_ids: list[int]) -> str:
+    return str(tokenizer.decode(token_ids, skip_special_tokens=True)).strip()
 
 
 def new_decoder(tokenizer: PreTrainedTokenizerBase, **sizes: Any) -> Decoder:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from clipcap.clip_score import TextSide, text_side
 from clipcap.errors import BundleError
 from clipcap.images import to_rgb
+from clipcap.precision import Mode
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
@@ -47,6 +48,10 @@ class Encoder:
         if self.text is not None:
             self.text.to(device)
 
+    def compute_in(self, mode: Mode) -> None:
+        """Not int8. Pixels and embeddings are of single precision all the same."""
+        self.visual.to(torch.bfloat16 if mode == "bf16" else torch.float32)
+
     def preprocess(self, image: Image.Image) -> Tensor:
         """Pixels resized and normalised as the tower was trained: `(3, H, W)`.
 
@@ -65,10 +70,11 @@ class Encoder:
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Shapes: pixels `(B, 3, H, W)` → embedding `(B, D)`, not normalised."""
-        device = next(self.visual.parameters()).device
+        weight = next(self.visual.parameters())
         # Convolutions on the CPU are nearly twice as fast in this order; transformers don't mind.
-        embedding: Tensor = self.visual(pixels.to(device, memory_format=torch.channels_last))
-        return embedding
+        pixels = pixels.to(weight.device, weight.dtype, memory_format=torch.channels_last)
+        embedding: Tensor = self.visual(pixels)
+        return embedding.float()
 
 
 def load_named(source: str) -> Encoder:

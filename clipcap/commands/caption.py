@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipcap.commands.decoding import decoding_options
+from clipcap.commands.decoding import decoding_options, precision_option
 from clipcap.commands.outputs import Csv, Jsonl, Lines, Output, Sidecars, Text, one_line
 from clipcap.errors import DataError, OptionsError
 from clipcap.folders import find_photos
@@ -20,6 +20,7 @@ from clipcap.options import DecodingOptions
 
 if TYPE_CHECKING:
     from clipcap.captioner import Captioner
+    from clipcap.precision import Precision
 
 FORMATS = ("text", "jsonl", "csv", "sidecar")
 INTERRUPTED = 130  # as shells have it: 128 + SIGINT
@@ -31,6 +32,7 @@ INTERRUPTED = 130  # as shells have it: 128 + SIGINT
 @click.option("--format", type=click.Choice(FORMATS), default="text")
 @click.option("--out", type=click.Path(path_type=Path), help="A file to write to.")
 @click.option("--batch-size", default=16, type=click.IntRange(min=1), help="Photographs at once.")
+@precision_option
 @decoding_options
 def caption(
     paths: tuple[Path, ...],
@@ -38,6 +40,7 @@ def caption(
     format: str,
     out: Path | None,
     batch_size: int,
+    precision: Precision,
     **decoding: Any,
 ) -> None:
     """Caption photographs, and those in folders and all folders within.
@@ -54,7 +57,7 @@ def caption(
     if format == "sidecar" and out is not None:
         raise OptionsError("--out does not go with sidecar, which writes beside the photographs")
     _allow_large_photos()
-    captioner = Captioner.load(model)
+    captioner = Captioner.load(model, precision=precision)
     options = captioner.defaults.override(**decoding)
     output = _open(format, out, captioner, options)
     tally = Tally()

@@ -10,6 +10,13 @@ import click
 
 from clipcap.options import DecodingOptions
 
+precision_option = click.option(
+    "--precision",
+    default="auto",
+    type=click.Choice(["auto", "fp32", "bf16", "int8"]),
+    help="What to compute with: auto is what suits the device, and says `clipcap info`.",
+)
+
 
 def decoding_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """An option for each field, None where nobody chose: then the bundle's own holds.

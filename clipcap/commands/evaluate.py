@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from clipcap.commands.decoding import decoding_options
+from clipcap.commands.decoding import decoding_options, precision_option
 from clipcap.errors import DataError
 
 if TYPE_CHECKING:
+    from clipcap.captioner import Captioner
     from clipcap.data import Example
     from clipcap.evaluation.bootstrap import Difference
     from clipcap.evaluation.report import Entry
+    from clipcap.options import DecodingOptions
+    from clipcap.precision import Precision
 
 FILE = click.Path(path_type=Path)
 
@@ -32,6 +35,7 @@ FILE = click.Path(path_type=Path)
 @click.option("--report", "report_file", type=FILE, help="Write a page of HTML here.")
 @click.option("--java", is_flag=True, help="Also METEOR and SPICE, whose programs need Java.")
 @click.option("--batch-size", default=32, type=click.IntRange(min=1), help="Images in one pass.")
+@precision_option
 @decoding_options
 def evaluate(
     bundle: str,
@@ -43,11 +47,13 @@ def evaluate(
     report_file: Path | None,
     java: bool,
     batch_size: int,
+    precision: Precision,
     **decoding: Any,
 ) -> None:
     """Score BUNDLE (a folder, or 'bundled') on DATA, in any format that `train` reads. All
     scores are times 100, with the interval that holds 95 % of 1000 resamples of the images.
     The options of decoding are the bundle's own unless they are given."""
+    from clipcap.captioner import Captioner
     from clipcap.data import read_evaluation_set
     from clipcap.evaluation.bootstrap import differences
     from clipcap.evaluation.report import html_report
@@ -60,11 +66,17 @@ def evaluate(
         if file is not None and not file.parent.is_dir():
             raise DataError(f"{file.parent}: no such folder")
     examples = read_evaluation_set(data, split)
-    entry, found = _evaluate(bundle, data, examples, batch_size, java, decoding)
+
+    def measured(name: str) -> tuple[Entry, dict[str, Any]]:
+        captioner = Captioner.load(name, precision=precision)
+        options = captioner.defaults.override(**decoding)
+        return _evaluate(captioner, options, data, examples, batch_size, java)
+
+    entry, found = measured(bundle)
     entries = [entry]
     compared: Mapping[str, Difference] = {}
     if against is not None:
-        other, found["against"] = _evaluate(against, data, examples, batch_size, java, decoding)
+        other, found["against"] = measured(against)
         entries.append(other)
         compared = differences(entry.evaluation.measures, other.evaluation.measures, len(examples))
         found["differences"] = {name: row.as_dict() for name, row in compared.items()}
@@ -79,15 +91,14 @@ def evaluate(
 
 
 def _evaluate(
-    name: str,
+    captioner: Captioner,
+    options: DecodingOptions,
     data: Path,
     examples: Sequence[Example],
     batch_size: int,
     java: bool,
-    decoding: Mapping[str, Any],
 ) -> tuple[Entry, dict[str, Any]]:
     """Caption, measure and print; returns what the report and the JSON say of it."""
-    from clipcap.captioner import Captioner
     from clipcap.evaluation.bootstrap import intervals
     from clipcap.evaluation.evaluate import evaluate as run
     from clipcap.evaluation.java import JavaScores, java_scores
@@ -95,8 +106,6 @@ def _evaluate(
     from clipcap.evaluation.results import score_results
     from clipcap.evaluation.scores import TITLES
 
-    captioner = Captioner.load(name)
-    options = captioner.defaults.override(**decoding)
     started = time.monotonic()
     result = run(captioner, examples, options, batch_size=batch_size)
     seconds = time.monotonic() - started
@@ -118,6 +127,7 @@ def _evaluate(
         "seconds": round(seconds, 1),
         "bundle": captioner.name,
         "revision": captioner.revision,
+        "precision": captioner.precision.mode,
         "decoding": asdict(options),
     }
     title = f"{captioner.name} ({captioner.revision})"

@@ -22,13 +22,16 @@ def info(bundle: str) -> None:
 
     loaded = bundles.load(locate(bundle))
     config = loaded.config
-    parameters = {
+    parts = {
         "encoder": loaded.encoder.visual,
         "mapper": loaded.mapper,
         "decoder": loaded.decoder.model,
     }
-    device = Captioner(loaded).device
-    dtype = str(next(loaded.decoder.model.parameters()).dtype).removeprefix("torch.")
+    millions = {
+        name: sum(p.numel() for p in module.parameters()) / 1e6 for name, module in parts.items()
+    }
+    captioner = Captioner(loaded)
+    device, precision = captioner.device, captioner.precision
     chip = f"CPU, threads: {torch.get_num_threads()}"
     if device.type == "cuda":
         chip = torch.cuda.get_device_name(device)
@@ -38,12 +41,11 @@ def info(bundle: str) -> None:
     click.echo(f"mapper    {describe(config.mapper)}")
     click.echo(f"embedding {'' if config.normalize_embedding else 'not '}normalised")
     click.echo(f"decoder   {config.decoder or 'in the bundle'}")
-    for name, module in parameters.items():
-        millions = sum(p.numel() for p in module.parameters()) / 1e6
-        click.echo(f"          {name}: {millions:.1f} million parameters")
+    for name, count in millions.items():
+        click.echo(f"          {name}: {count:.1f} million parameters")
     click.echo(f"decoding  {config.decoding}")
     click.echo(f"stops at  {config.stop_token}")
-    click.echo(f"runs on   {chip}, {dtype}")
+    click.echo(f"runs on   {chip}, {precision.mode}: {precision.reason}")
     click.echo(f"licence   {config.licence or 'not stated'}")
 
 

@@ -12,21 +12,20 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from transformers import GPT2LMHeadModel
 
 from clipcap.options import DecodingOptions
 from clipcap.search.hypothesis import Hypothesis
-from clipcap.search.model import CachedModel
+from clipcap.search.model import Model, begin
 from clipcap.search.reference import reference_beam
 from clipcap.search.sequential import greedy, nucleus
 from clipcap.search.standard import standard_beam
 from clipcap.search.vocabulary import Vocabulary
 
-__all__ = ["CachedModel", "Hypothesis", "Vocabulary", "search"]
+__all__ = ["Hypothesis", "Model", "Vocabulary", "begin", "search"]
 
 
 def search(
-    model: GPT2LMHeadModel, prefix: Tensor, vocabulary: Vocabulary, options: DecodingOptions
+    model: Model, prefix: Tensor, vocabulary: Vocabulary, options: DecodingOptions
 ) -> list[list[Hypothesis]]:
     """All candidates for each prefix, best first: one of greedy search, `beam_size` of beam
     search, `num_captions` of nucleus sampling. They are no longer than the decoder has
@@ -51,7 +50,7 @@ def search(
 def _replace_long_ones(
     found: list[list[Hypothesis]],
     max_words: int,
-    model: GPT2LMHeadModel,
+    model: Model,
     prefix: Tensor,
     vocabulary: Vocabulary,
     options: DecodingOptions,

@@ -2,27 +2,65 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 from transformers import DynamicCache, GPT2LMHeadModel
 
+from clipcap.gpt2 import GPT2, KeyValues
 
-class CachedModel:
-    """A GPT-2 with the keys and values of what it has read so far, for one search."""
+Model = GPT2 | GPT2LMHeadModel
+"""Ours, or one of transformers, which may be in training: slower, but never out of date."""
 
-    def __init__(self, model: GPT2LMHeadModel) -> None:
-        self._model = model
-        self._cache = DynamicCache(config=model.config)
+
+class Reading(Protocol):
+    """What has been read so far, for one search."""
 
     def read_prefix(self, prefix: Tensor) -> Tensor:
         """Shapes: prefix `(B, K, E)` → log-probabilities of the first token `(B, V)`."""
-        return self._forward(inputs_embeds=prefix)
 
     def step(self, rows: Tensor, tokens: Tensor) -> Tensor:
         """Go on from `rows` of the last step with one token each.
 
         Shapes: rows, tokens `(N,)` → log-probabilities of the next token `(N, V)`.
         """
+
+
+def begin(model: Model, max_tokens: int) -> Reading:
+    """The last of `max_tokens` is never read."""
+    if isinstance(model, GPT2):
+        return _OurReading(model, max_tokens)
+    return _TheirReading(model)
+
+
+class _OurReading:
+    def __init__(self, model: GPT2, max_tokens: int) -> None:
+        self._model = model
+        self._max_tokens = max_tokens
+
+    def read_prefix(self, prefix: Tensor) -> Tensor:
+        longest = prefix.shape[1] + self._max_tokens - 1
+        self._cache = KeyValues(self._model.config, prefix, longest)
+        return self._read(prefix.float())
+
+    def step(self, rows: Tensor, tokens: Tensor) -> Tensor:
+        self._cache.select(rows)
+        return self._read(self._model.embed(tokens))
+
+    def _read(self, vectors: Tensor) -> Tensor:
+        return torch.log_softmax(self._model(vectors, self._cache), dim=-1)
+
+
+class _TheirReading:
+    def __init__(self, model: GPT2LMHeadModel) -> None:
+        self._model = model
+        self._cache = DynamicCache(config=model.config)
+
+    def read_prefix(self, prefix: Tensor) -> Tensor:
+        return self._forward(inputs_embeds=prefix)
+
+    def step(self, rows: Tensor, tokens: Tensor) -> Tensor:
         self._cache.reorder_cache(rows)  # type: ignore[arg-type]  # any integer tensor will do
         return self._forward(input_ids=tokens[:, None])
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from transformers import GPT2LMHeadModel
 
 from clipcap.options import DecodingOptions
 from clipcap.search.hypothesis import Hypothesis
-from clipcap.search.model import CachedModel
+from clipcap.search.model import Model, begin
 from clipcap.search.vocabulary import Vocabulary
 
 FILLER = 0
@@ -22,10 +21,10 @@ FILLER = 0
 
 
 def reference_beam(
-    model: GPT2LMHeadModel, prefix: Tensor, vocabulary: Vocabulary, options: DecodingOptions
+    model: Model, prefix: Tensor, vocabulary: Vocabulary, options: DecodingOptions
 ) -> list[list[Hypothesis]]:
     """All beams of each image, best first. Shapes: prefix `(B, K, E)`."""
-    cached, stop_id = CachedModel(model), vocabulary.stop_id
+    cached, stop_id = begin(model, options.max_tokens), vocabulary.stop_id
     width = min(options.beam_size, model.config.vocab_size)
     sums, tokens = cached.read_prefix(prefix).topk(width)  # (B, W)
     lengths = torch.ones_like(sums)

@@ -9,12 +9,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from transformers import GPT2LMHeadModel
 
 from clipcap.options import DecodingOptions
 from clipcap.search.constraints import without_repeats
 from clipcap.search.hypothesis import Hypothesis
-from clipcap.search.model import CachedModel
+from clipcap.search.model import Model, begin
 from clipcap.search.vocabulary import Vocabulary
 
 Pick = Callable[[Tensor, Tensor], Tensor]
@@ -23,7 +22,7 @@ from 0 to 1."""
 
 
 def greedy(
-    model: GPT2LMHeadModel, prefix: Tensor, vocabulary: Vocabulary, options: DecodingOptions
+    model: Model, prefix: Tensor, vocabulary: Vocabulary, options: DecodingOptions
 ) -> list[list[Hypothesis]]:
     """The likeliest token, each time."""
     unused = torch.zeros(options.max_tokens, 1)
@@ -31,7 +30,7 @@ def greedy(
 
 
 def nucleus(
-    model: GPT2LMHeadModel, prefix: Tensor, vocabulary: Vocabulary, options: DecodingOptions
+    model: Model, prefix: Tensor, vocabulary: Vocabulary, options: DecodingOptions
 ) -> list[list[Hypothesis]]:
     """Draw tokens from the fewest that hold `top_p` of the probability. Best first, by mean.
 
@@ -63,7 +62,7 @@ def draw(logits: Tensor, number: Tensor, top_p: float) -> Tensor:
 
 
 def _grow(
-    model: GPT2LMHeadModel,
+    model: Model,
     prefix: Tensor,
     vocabulary: Vocabulary,
     options: DecodingOptions,
@@ -78,7 +77,7 @@ def _grow(
     sums = torch.zeros(images * candidates, device=device)
     running = torch.arange(len(tokens), device=device)  # the candidate in each row
     origin = torch.arange(images, device=device).repeat_interleave(candidates)  # in the cache
-    cached = CachedModel(model)
+    cached = begin(model, options.max_tokens)
     log_probabilities = cached.read_prefix(prefix)[origin]
     for length in range(options.max_tokens):
         so_far = tokens[running, :length]

@@ -16,21 +16,20 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from transformers import GPT2LMHeadModel
 
 from clipcap.options import DecodingOptions
 from clipcap.search.constraints import within_words, without_repeats
 from clipcap.search.hypothesis import Hypothesis
 from clipcap.search.largest import largest
-from clipcap.search.model import CachedModel
+from clipcap.search.model import Model, begin
 from clipcap.search.vocabulary import Vocabulary
 
 
 def standard_beam(
-    model: GPT2LMHeadModel, prefix: Tensor, vocabulary: Vocabulary, options: DecodingOptions
+    model: Model, prefix: Tensor, vocabulary: Vocabulary, options: DecodingOptions
 ) -> list[list[Hypothesis]]:
     """Up to `beam_size` candidates for each image, best first. Shapes: prefix `(B, K, E)`."""
-    cached = CachedModel(model)
+    cached = begin(model, options.max_tokens)
     state = _Search(len(prefix), vocabulary, options)
     state.advance(cached.read_prefix(prefix))
     while state.go_on():

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from clipcap.evaluation.scores import normalise
-from clipcap.search import CachedModel
+from clipcap.search import begin
 from clipcap.training.captions import IGNORED
 from clipcap.training.model import PrefixLanguageModel, token_log_probabilities
 
@@ -104,7 +104,7 @@ def sample(
 
     Shapes: embedding `(B, D)`.
     """
-    cached = CachedModel(module.decoder)
+    cached = begin(module.decoder, max_tokens)
     log_probabilities = cached.read_prefix(module.mapper(embedding))
     rows = torch.arange(len(embedding), device=embedding.device).repeat_interleave(samples)
     log_probabilities = log_probabilities[rows]

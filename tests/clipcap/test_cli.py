@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from clipcap.precision import choose
 from tests.tiny_bundle import build_colour_data
 
 pytestmark = pytest.mark.slow
@@ -60,7 +61,8 @@ def test_info_says_what_a_bundle_is_made_of(tiny_bundle: Path) -> None:
     assert "mlp: 32 -> 2 x 32" in done.stdout
     (runs_on,) = [line for line in done.stdout.splitlines() if line.startswith("runs on ")]
     if not torch.cuda.is_available():
-        assert runs_on == "runs on   CPU, threads: 1, float32"
+        chosen = choose("auto", torch.device("cpu"))
+        assert runs_on == f"runs on   CPU, threads: 1, {chosen.mode}: {chosen.reason}"
 
 
 @pytest.mark.parametrize(

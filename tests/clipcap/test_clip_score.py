@@ -39,7 +39,8 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def reading(tiny_bundle: Path, clip_folder: Path) -> Captioner:
     """The tiny captioner with a CLIP that reads."""
-    return Captioner(replace(bundles.load(tiny_bundle), encoder=load_folder(clip_folder)))
+    bundle = replace(bundles.load(tiny_bundle), encoder=load_folder(clip_folder))
+    return Captioner(bundle, precision="fp32")
 
 
 @torch.inference_mode()

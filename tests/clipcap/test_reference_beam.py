@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 from clipcap import DecodingOptions
+from clipcap.gpt2 import GPT2
 from clipcap.search import search
 from tests.clipcap.decoders import (
     STOP,
@@ -58,7 +59,7 @@ def test_it_equals_the_authors_token_for_token(chunk: int) -> None:
             beam_rule="reference", beam_size=width, num_captions=width, max_tokens=longest
         )
         for prefix, found in zip(
-            prefixes, search(model, prefixes, vocabulary(), options), strict=True
+            prefixes, search(GPT2(model), prefixes, vocabulary(), options), strict=True
         ):
             ids = [hypothesis.token_ids for hypothesis in found]
             assert ids == plain_reference(model, prefix, width, longest), seed
@@ -72,6 +73,6 @@ def test_it_is_not_the_standard_rule() -> None:
         best = {}
         for rule in ("reference", "standard"):
             options = DecodingOptions(beam_rule=rule, beam_size=3, max_tokens=10, no_repeat_ngram=0)
-            best[rule] = search(model, prefix, vocabulary(), options)[0][0].token_ids
+            best[rule] = search(GPT2(model), prefix, vocabulary(), options)[0][0].token_ids
         differ += best["reference"] != best["standard"]
     assert differ > 5

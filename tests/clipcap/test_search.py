@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 from clipcap import DecodingOptions
+from clipcap.gpt2 import GPT2, KeyValues
 from clipcap.search import Hypothesis, Vocabulary, search
 from clipcap.search.largest import largest
 from tests.clipcap.decoders import (
@@ -76,7 +76,7 @@ def plain_beam(
 def test_greedy_with_cache_and_batch_equals_the_plain_loop(seed: int, n: int) -> None:
     model, prefixes = random_decoder(seed), random_prefix(seed, batch=5)
     options = DecodingOptions("greedy", max_tokens=12, no_repeat_ngram=n)
-    found = search(model, prefixes, vocabulary(), options)
+    found = search(GPT2(model), prefixes, vocabulary(), options)
     for prefix, (hypothesis,) in zip(prefixes, found, strict=True):
         assert hypothesis.token_ids == plain_greedy(model, prefix, 12, n)
 
@@ -91,7 +91,7 @@ def test_beam_with_cache_and_batch_equals_the_plain_loop(
     options = DecodingOptions(
         "beam", beam_size=width, max_tokens=8, no_repeat_ngram=n, length_penalty=penalty
     )
-    found = search(model, prefixes, vocabulary(), options)
+    found = search(GPT2(model), prefixes, vocabulary(), options)
     for prefix, candidates in zip(prefixes, found, strict=True):
         expected = plain_beam(model, prefix, options)
         assert [c.token_ids for c in candidates] == [c.token_ids for c in expected]
@@ -104,11 +104,11 @@ def test_beam_with_cache_and_batch_equals_the_plain_loop(
 def test_a_caption_does_not_depend_on_what_else_is_in_the_batch(chosen: dict[str, Any]) -> None:
     model, prefixes = random_decoder(1), random_prefix(1, batch=9)
     options = DecodingOptions(**chosen, max_tokens=10)
-    together = search(model, prefixes, vocabulary(), options)
+    together = search(GPT2(model), prefixes, vocabulary(), options)
     for row, (candidates, prefix) in enumerate(zip(together, prefixes, strict=True)):
-        (alone,) = search(model, prefix[None], vocabulary(), options)
+        (alone,) = search(GPT2(model), prefix[None], vocabulary(), options)
         assert [c.token_ids for c in candidates] == [c.token_ids for c in alone], row
-    backwards = search(model, prefixes.flip(0), vocabulary(), options)
+    backwards = search(GPT2(model), prefixes.flip(0), vocabulary(), options)
     assert [c[0].token_ids for c in backwards] == [c[0].token_ids for c in together[::-1]]
 
 
@@ -126,7 +126,7 @@ def test_a_wide_enough_beam_finds_the_best_of_all_sequences(seed: int) -> None:
         key=lambda ids: forced_log_probability(model, prefix[0], ids) / len(ids),
     )
     options = DecodingOptions("beam", beam_size=size**longest, max_tokens=longest)
-    found = search(model, prefix, vocabulary(size), options)[0][0]
+    found = search(GPT2(model), prefix, vocabulary(size), options)[0][0]
     assert found.token_ids == best
     forced = forced_log_probability(model, prefix[0], best)
     assert found.log_probability == pytest.approx(forced, abs=1e-4)
@@ -135,7 +135,9 @@ def test_a_wide_enough_beam_finds_the_best_of_all_sequences(seed: int) -> None:
 @pytest.mark.parametrize("chosen", METHODS)
 def test_the_score_is_that_of_a_teacher_forced_pass(chosen: dict[str, Any]) -> None:
     model, prefix = random_decoder(4), random_prefix(4)
-    (candidates,) = search(model, prefix, vocabulary(), DecodingOptions(**chosen, max_tokens=10))
+    (candidates,) = search(
+        GPT2(model), prefix, vocabulary(), DecodingOptions(**chosen, max_tokens=10)
+    )
     for found in candidates:
         forced = forced_log_probability(model, prefix[0], found.token_ids)
         assert found.log_probability == pytest.approx(forced, abs=1e-4)
@@ -144,7 +146,7 @@ def test_the_score_is_that_of_a_teacher_forced_pass(chosen: dict[str, Any]) -> N
 def test_candidates_are_distinct_and_best_first() -> None:
     model, prefix = random_decoder(5), random_prefix(5)
     options = DecodingOptions("beam", beam_size=5, num_captions=5, max_tokens=10)
-    (candidates,) = search(model, prefix, vocabulary(), options)
+    (candidates,) = search(GPT2(model), prefix, vocabulary(), options)
     assert len({tuple(c.token_ids) for c in candidates}) == 5
     order = [(not c.ended, -c.mean_log_probability) for c in candidates]
     assert order == sorted(order)
@@ -158,7 +160,7 @@ def test_any_of_several_stop_tokens_ends_a_caption() -> None:
     for seed in range(10):
         model, prefixes = random_decoder(seed), random_prefix(seed, batch=4)
         for method in ("greedy", "beam", "nucleus"):
-            found = search(model, prefixes, several, DecodingOptions(method, max_tokens=20))
+            found = search(GPT2(model), prefixes, several, DecodingOptions(method, max_tokens=20))
             for candidates in found:
                 for candidate in candidates:
                     *before, last = candidate.token_ids
@@ -167,50 +169,44 @@ def test_any_of_several_stop_tokens_ends_a_caption() -> None:
 
 
 @pytest.fixture
-def counting(monkeypatch: pytest.MonkeyPatch) -> Callable[[GPT2LMHeadModel], list[int]]:
-    """Makes a model note how many rows it reads at each step, 0 standing for a prefix."""
+def rows_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows are read at each step, 0 standing for a prefix."""
+    rows: list[int] = []
+    read = GPT2.__call__
 
-    def count(model: GPT2LMHeadModel) -> list[int]:
-        rows: list[int] = []
-        forward = model.forward
+    def counted(model: GPT2, vectors: Tensor, cache: KeyValues) -> Tensor:
+        rows.append(len(vectors) if vectors.shape[1] == 1 else 0)
+        logits = read(model, vectors, cache)
+        assert logits.shape == (len(vectors), SIZE)  # none for the positions of the prefix
+        return logits
 
-        def counted(*args: object, **kwargs: Any) -> object:
-            rows.append(len(kwargs.get("input_ids", ())))
-            output = forward(*args, **kwargs)
-            assert output.logits.shape[1] == 1  # none for the positions of the prefix
-            return output
-
-        monkeypatch.setattr(model, "forward", counted)
-        return rows
-
-    return count
+    monkeypatch.setattr(GPT2, "__call__", counted)
+    return rows
 
 
 @pytest.mark.parametrize("chosen", METHODS)
 def test_one_forward_pass_a_step_for_all_beams_of_all_images(
-    chosen: dict[str, Any], counting: Callable[[GPT2LMHeadModel], list[int]]
+    chosen: dict[str, Any], rows_read: list[int]
 ) -> None:
     model, prefixes = random_decoder(6), random_prefix(6, batch=4)
-    rows = counting(model)
-    search(model, prefixes, NEVER, DecodingOptions(**chosen, max_tokens=6))
-    assert rows == [0, *[4 * chosen.get("beam_size", 1)] * 5]  # the prefix once for all beams
+    search(GPT2(model), prefixes, NEVER, DecodingOptions(**chosen, max_tokens=6))
+    assert rows_read == [0, *[4 * chosen.get("beam_size", 1)] * 5]  # the prefix once for all beams
 
 
 def test_images_that_have_finished_leave_the_batch(
-    counting: Callable[[GPT2LMHeadModel], list[int]],
+    rows_read: list[int],
 ) -> None:
     model, prefixes = random_decoder(7), random_prefix(7, batch=12)
-    rows = counting(model)
-    found = search(model, prefixes, vocabulary(), DecodingOptions("greedy", max_tokens=20))
+    found = search(GPT2(model), prefixes, vocabulary(), DecodingOptions("greedy", max_tokens=20))
     lengths = [len(hypothesis.token_ids) for (hypothesis,) in found]
     assert len(set(lengths)) > 1  # or this test would say nothing
-    assert rows == [0, *[sum(n > step for n in lengths) for step in range(1, max(lengths))]]
+    assert rows_read == [0, *[sum(n > step for n in lengths) for step in range(1, max(lengths))]]
 
 
 @pytest.mark.parametrize("chosen", METHODS)
 def test_the_length_is_a_limit_and_the_stop_token_ends(chosen: dict[str, Any]) -> None:
     model, prefixes = random_decoder(8), random_prefix(8, batch=20)
-    found = search(model, prefixes, vocabulary(), DecodingOptions(**chosen, max_tokens=4))
+    found = search(GPT2(model), prefixes, vocabulary(), DecodingOptions(**chosen, max_tokens=4))
     for hypothesis in itertools.chain.from_iterable(found):
         assert len(hypothesis.token_ids) <= 4
         assert STOP not in hypothesis.token_ids[:-1]
@@ -222,7 +218,7 @@ def test_the_length_is_a_limit_and_the_stop_token_ends(chosen: dict[str, Any]) -
 def test_a_caption_ends_where_the_decoder_has_no_more_positions(chosen: dict[str, Any]) -> None:
     model, prefix = random_decoder(0), random_prefix(0)  # 32 positions, 3 taken by the prefix
     options = DecodingOptions(**chosen, max_tokens=500, no_repeat_ngram=0)
-    found = search(model, prefix, NEVER, options)[0][0]
+    found = search(GPT2(model), prefix, NEVER, options)[0][0]
     assert len(found.token_ids) == 30  # the last token is not read again
 
 

@@ -1,0 +1,143 @@
+"""A GPT-2 for inference: the weights of one of transformers, and nothing that search does not
+need. It reads a prefix once, then one token a step for each row, and gives logits for the last
+position only.
+
+Axes: N rows, T positions read at once, S positions in all, L layers, H heads, E width.
+Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from clipcap.linear import linear
+from clipcap.precision import Mode
+
+ACTIVATIONS = {"gelu_new": partial(functional.gelu, approximate="tanh")}
+"""Those that torch has as one operation, beside transformers' own."""
+
+
+class GPT2:
+    """The network. It is not trained, and does not change when the model it was made of does."""
+
+    def __init__(self, model: GPT2LMHeadModel, mode: Mode = "fp32") -> None:
+        self.config: GPT2Config = model.config
+        network = model.transformer
+        self._tokens = network.wte.weight.detach().float()  # (V, E)
+        self._positions = network.wpe.weight.detach().float()  # (S, E)
+        self._layers = [
+            _Layer(block, index, self.config, mode) for index, block in enumerate(network.h)
+        ]
+        self._norm = _norm(network.ln_f)
+        # What all logits of a row have in common says nothing, but would take bits from the rest.
+        self._head = linear(self._tokens - self._tokens.mean(dim=0), None, mode)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Shapes: tokens `(N,)` → `(N, 1, E)`."""
+        return functional.embedding(tokens, self._tokens)[:, None]
+
+    def __call__(self, x: Tensor, cache: KeyValues) -> Tensor:
+        """Logits, but for a number that all of a row share, of the token after the last of
+        these positions, which go on from what the cache holds.
+
+        Shapes: x `(N, T, E)` → `(N, V)`; T is 1 unless the cache is empty.
+        """
+        first, last = cache.length, cache.length + x.shape[1]
+        x = x + self._positions[first:last]
+        for layer in self._layers:
+            x = layer(x, cache)
+        cache.length = last
+        logits: Tensor = self._head(self._norm(x[:, -1]))
+        return logits
+
+
+class KeyValues:
+    """The keys and values of what each row has read. Position comes first, so that what beams
+    do not share is one block.
+
+    Shapes: `(S, L, 2, N, E)`.
+    """
+
+    def __init__(self, config: GPT2Config, prefix: Tensor, longest: int) -> None:
+        rows, self._shared, width = prefix.shape
+        self._store = prefix.new_empty(longest, config.n_layer, 2, rows, width, dtype=torch.float32)
+        self._images = torch.arange(rows, device=prefix.device)
+        self.length = 0
+
+    def keep(self, layer: int, keys_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add those of a layer and give back all that it has.
+
+        Shapes: `(N, T, 2·E)` → twice `(N, T of all, E)`.
+        """
+        rows, new, _ = keys_values.shape
+        last = self.length + new
+        added = keys_values.view(rows, new, 2, -1).permute(1, 2, 0, 3)  # (T, 2, N, E)
+        self._store[self.length : last, layer] = added
+        keys, values = self._store[:last, layer].permute(1, 2, 0, 3)  # (2, N, T, E)
+        return keys, values
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows, some perhaps more than once. Shapes: `(M,)`."""
+        images = self._images[rows]
+        if torch.equal(images, self._images):  # their prefixes stay where they are
+            changed = self._store[self._shared : self.length]
+            changed.copy_(changed.index_select(3, rows))
+            return
+        S, L, two, _, E = self._store.shape
+        store = self._store.new_empty(S, L, two, len(rows), E)
+        torch.index_select(self._store[: self.length], 3, rows, out=store[: self.length])
+        self._store, self._images = store, images
+
+
+class _Layer:
+    def __init__(self, block: Any, index: int, config: GPT2Config, mode: Mode) -> None:
+        self._norm_1, self._norm_2 = _norm(block.ln_1), _norm(block.ln_2)
+        self._queries_keys_values = _transposed(block.attn.c_attn, mode)
+        self._project = _transposed(block.attn.c_proj, mode)
+        self._widen = _transposed(block.mlp.c_fc, mode)
+        self._narrow = _transposed(block.mlp.c_proj, mode)
+        self._activation = ACTIVATIONS.get(config.activation_function) or block.mlp.act
+        self._heads = config.n_head
+        self._scale = (config.n_embd // config.n_head) ** -0.5 if config.scale_attn_weights else 1.0
+        if config.scale_attn_by_inverse_layer_idx:
+            self._scale /= index + 1
+        self._index = index
+
+    def __call__(self, x: Tensor, cache: KeyValues) -> Tensor:
+        """Shapes: `(N, T, E)` → `(N, T, E)`."""
+        x = x + self._attend(self._norm_1(x), cache)
+        widened: Tensor = self._activation(self._widen(self._norm_2(x)))
+        narrowed: Tensor = self._narrow(widened)
+        return x + narrowed
+
+    def _attend(self, x: Tensor, cache: KeyValues) -> Tensor:
+        N, T, E = x.shape
+        queries, keys_values = self._queries_keys_values(x).split([E, 2 * E], dim=-1)
+        keys, values = cache.keep(self._index, keys_values)
+        queries, keys, values = (
+            each.unflatten(-1, (self._heads, -1)).transpose(1, 2)  # (N, H, positions, E/H)
+            for each in (queries, keys, values)
+        )
+        read = functional.scaled_dot_product_attention(
+            queries, keys, values, is_causal=T > 1, scale=self._scale
+        )
+        projected: Tensor = self._project(read.transpose(1, 2).reshape(N, T, E))
+        return projected
+
+
+def _transposed(conv: Any, mode: Mode) -> nn.Module:
+    """GPT-2 stores its matrices as `(in, out)`."""
+    return linear(conv.weight.t(), conv.bias, mode)
+
+
+def _norm(norm: Any) -> Callable[[Tensor], Tensor]:
+    shape, epsilon = norm.normalized_shape, norm.eps
+    weight, bias = norm.weight.detach().float(), norm.bias.detach().float()
+    return lambda x: functional.layer_norm(x, shape, weight, bias, epsilon)

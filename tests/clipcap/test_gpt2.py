@@ -1,0 +1,113 @@
+"""Our GPT-2 beside the one of transformers that it was made of, and what each precision costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from clipcap import DecodingOptions
+from clipcap.gpt2 import GPT2
+from clipcap.precision import possible_modes
+from clipcap.search import Vocabulary, begin, search
+from tests.clipcap.decoders import random_decoder, random_prefix, vocabulary
+
+MODES = possible_modes(torch.device("cpu"))
+WIDTH, SIZE, STOP = 96, 500, 7
+LARGEST_ERROR = {"fp32": 1e-5, "bf16": 0.02, "int8": 0.05}
+
+
+def network(**chosen: Any) -> GPT2LMHeadModel:
+    torch.manual_seed(0)
+    sizes = {"n_embd": WIDTH, "n_layer": 3, "n_head": 4, "n_positions": 40, "vocab_size": SIZE}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=STOP, **chosen)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # fresh ones say nearly the same of every token
+            parameter.mul_(3)
+    return model
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {},
+        {"activation_function": "relu"},
+        {"scale_attn_weights": False},
+        {"scale_attn_by_inverse_layer_idx": True},
+        {"n_inner": 50},
+    ],
+)
+@torch.inference_mode()
+def test_it_says_what_transformers_says(chosen: dict[str, Any]) -> None:
+    model = network(**chosen)
+    theirs, ours = begin(model, 6), begin(GPT2(model), 6)
+    prefix = torch.randn(3, 5, WIDTH)
+    torch.testing.assert_close(
+        ours.read_prefix(prefix), theirs.read_prefix(prefix), atol=1e-4, rtol=0
+    )
+    # Each image to two rows; they change places, one within its image; an image leaves; all stay.
+    for rows in ([0, 0, 1, 1, 2, 2], [1, 0, 3, 3, 4, 5], [0, 1, 5, 4], [1, 1, 2, 3], [0, 1, 2, 3]):
+        selected, tokens = torch.tensor(rows), torch.randint(SIZE, (len(rows),))
+        torch.testing.assert_close(
+            ours.step(selected, tokens), theirs.step(selected, tokens), atol=1e-4, rtol=0
+        )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        DecodingOptions("greedy", max_tokens=12),
+        DecodingOptions("greedy", max_tokens=12, max_words=3),
+        DecodingOptions("nucleus", num_captions=4, max_tokens=12),
+        DecodingOptions("beam", beam_size=4, max_tokens=12),
+        DecodingOptions("beam", beam_size=4, max_tokens=12, max_words=3),
+        DecodingOptions(beam_rule="reference", beam_size=4, max_tokens=12),
+    ],
+)
+def test_every_search_finds_the_same_with_transformers_model(options: DecodingOptions) -> None:
+    for seed in range(10):
+        model, prefixes = random_decoder(seed), random_prefix(seed, batch=5)
+        theirs = search(model, prefixes, vocabulary(), options)
+        ours = search(GPT2(model), prefixes, vocabulary(), options)
+        for found, wanted in zip(ours, theirs, strict=True):
+            assert [one.token_ids for one in found] == [one.token_ids for one in wanted]
+            for one, other in zip(found, wanted, strict=True):
+                assert one.log_probability == pytest.approx(other.log_probability, abs=1e-4)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@torch.inference_mode()
+def test_a_precision_errs_by_no_more_than_it_may(mode: Any) -> None:
+    model, prefix = network(), torch.randn(8, 5, WIDTH)
+    wanted = begin(model, 2).read_prefix(prefix)
+    error = begin(GPT2(model, mode), 2).read_prefix(prefix) - wanted
+    assert error.norm() < LARGEST_ERROR[mode] * (wanted - wanted.mean(dim=1, keepdim=True)).norm()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("method", ["greedy", "beam", "nucleus"])
+def test_in_no_precision_does_a_caption_depend_on_its_batch(mode: Any, method: Any) -> None:
+    model = GPT2(network(), mode)
+    stops = torch.arange(SIZE) == STOP
+    options = DecodingOptions(method, max_tokens=10)
+    prefixes = torch.randn(33, 5, WIDTH)
+    together = search(model, prefixes, Vocabulary(STOP, stops, stops), options)
+    for prefix, candidates in zip(prefixes, together, strict=True):
+        (alone,) = search(model, prefix[None], Vocabulary(STOP, stops, stops), options)
+        assert [one.token_ids for one in alone] == [one.token_ids for one in candidates]
+        for one, other in zip(alone, candidates, strict=True):
+            assert one.log_probability == pytest.approx(other.log_probability, abs=1e-5)
+
+
+@torch.inference_mode()
+def test_what_all_logits_share_takes_no_bits_from_them() -> None:
+    """Those of a real GPT-2 are about -100: in bf16 half a nat would be lost at once."""
+    model = network()
+    wanted = begin(GPT2(model), 2).read_prefix(torch.ones(1, 5, WIDTH))
+    model.transformer.wte.weight += 20 * torch.randn(WIDTH)
+    for mode in MODES:
+        moved = GPT2(model, mode)
+        found = begin(moved, 2).read_prefix(torch.ones(1, 5, WIDTH))
+        assert (found - wanted).abs().max() < 0.5, mode
