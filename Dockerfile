@@ -23,7 +23,12 @@ ENV PYTHONUNBUFFERED=1 \
 RUN useradd --uid 10001 --user-group --home-dir /data --shell /usr/sbin/nologin captioning \
     && install --directory --owner=captioning --group=captioning /data
 WORKDIR /data
-ENTRYPOINT ["python", "-P", "-m", "captioning.cli"]
+ENTRYPOINT ["captioning"]
+
+# The commands `captioning` and `clipcap` and the version they tell, without any code.
+FROM base AS commands
+COPY pyproject.toml README.md LICENSE THIRD_PARTY_NOTICES.md /build/
+RUN pip install --no-deps --prefix /commands /build
 
 FROM base AS web
 RUN --mount=type=bind,source=pyproject.toml,target=/build/pyproject.toml \
@@ -31,6 +36,7 @@ RUN --mount=type=bind,source=pyproject.toml,target=/build/pyproject.toml \
     python /build/scripts/requirements.py web postgresql > /tmp/requirements.txt \
     && pip install -r /tmp/requirements.txt \
     && rm /tmp/requirements.txt
+COPY --from=commands /commands /usr/local
 COPY captioning /app/captioning
 COPY migrations /app/migrations
 COPY web /app/web
@@ -57,6 +63,7 @@ RUN --mount=type=bind,source=pyproject.toml,target=/build/pyproject.toml \
     python /build/scripts/requirements.py model postgresql > /tmp/requirements.txt \
     && pip install -r /tmp/requirements.txt \
     && rm /tmp/requirements.txt
+COPY --from=commands /commands /usr/local
 COPY clipcap /app/clipcap
 COPY captioning /app/captioning
 COPY migrations /app/migrations

@@ -99,10 +99,10 @@ class Container:
     def start(
         self, command: list[str], environment: Mapping[str, str], log: Path
     ) -> subprocess.Popen[str]:
-        entrypoint = re.findall(r'"([^"]+)"', self._stage.last("ENTRYPOINT"))
+        assert self._stage.last("ENTRYPOINT") == '["captioning"]'
         with log.open("a") as output:
             return subprocess.Popen(
-                [sys.executable if word == "python" else word for word in [*entrypoint, *command]],
+                [Path(sys.executable).with_name("captioning"), *command],
                 env=self.environment(environment),
                 cwd=self.place(self._stage.last("WORKDIR")),
                 stdout=output,

@@ -38,7 +38,8 @@ class Stage:
     @property
     def copies(self) -> dict[str, str]:
         """Source in the repository → place in the image."""
-        return dict(rest.split() for rest in self.all("COPY"))
+        ours = [rest.split() for rest in self.all("COPY") if not rest.startswith("--from=")]
+        return {source: place for *sources, place in ours for source in sources}
 
     @property
     def health_command(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,23 @@ from scripts.requirements import requirements
 from tests.deployment.container import Container, installed
 from tests.deployment.files import ROOT, Stage, stages
 
-IMAGES = [("cpu", "web"), ("cpu", "worker"), ("gpu", "worker")]
+IMAGES = [("cpu", "web"), ("cpu", "worker"), ("gpu", "worker"), ("cpu", "commands")]
+SERVING = IMAGES[:3]
 
 
-@pytest.fixture(params=IMAGES, ids="-".join)
-def stage(request: pytest.FixtureRequest) -> Stage:
-    device, target = request.param
+def stage_of(image: tuple[str, str]) -> Stage:
+    device, target = image
     return stages(DEVICE=device)[target]
 
 
-def test_what_it_copies_is_there_and_let_through(stage: Stage) -> None:
+@pytest.fixture(params=SERVING, ids="-".join)
+def stage(request: pytest.FixtureRequest) -> Stage:
+    return stage_of(request.param)
+
+
+@pytest.mark.parametrize("image", IMAGES, ids="-".join)
+def test_what_it_copies_is_there_and_let_through(image: tuple[str, str]) -> None:
+    stage = stage_of(image)
     let_through = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in let_through
     mounted = [word[7:] for line in stage.all("RUN") for word in line.replace(",", " ").split()
@@ -40,6 +48,14 @@ def test_a_change_of_the_code_replaces_only_the_last_layers(stage: Stage) -> Non
     words = [word for word, _ in stage.instructions]
     first_copy = words.index("COPY")
     assert "RUN" not in words[first_copy:]
+
+
+def test_it_has_the_commands_and_their_version(stage: Stage) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    metadata = {"pyproject.toml", project["readme"], *project["license-files"]}
+    assert set(stages()["commands"].copies) == metadata
+    assert "--from=commands /commands /usr/local" in stage.all("COPY")
+    assert stage.last("ENTRYPOINT") == '["captioning"]'
 
 
 def test_each_image_has_what_its_extras_need_and_the_project_lists_it_once() -> None:
