@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 
 from captioning import logs, metrics
@@ -18,6 +19,15 @@ from web import create_app
 
 GRACEFUL_TIMEOUT_S = 10
 BACKLOG = 512
+
+
+class Log(glogging.Logger):  # type: ignore[misc]  # likewise
+    """gunicorn's own lines, in the form of all others."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
 
 
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn publishes no types
@@ -39,6 +49,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn publishes no ty
             "worker_tmp_dir": str(memory) if os.access(memory, os.W_OK) else None,
             "control_socket_disable": True,  # it would write to the home folder
             "loglevel": "warning",
+            "logger_class": Log,
         }
         for name, value in options.items():
             self.cfg.set(name, value)

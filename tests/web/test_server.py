@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from captioning.settings import Settings
@@ -50,16 +51,24 @@ def server(settings: Settings, port: int, metrics_port: int) -> Iterator[subproc
         stderr=subprocess.PIPE,
         text=True,
     )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/healthz", process)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(url: str, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < deadline:
+    while True:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
         try:
-            httpx.get(f"http://127.0.0.1:{port}/healthz")
-            break
+            httpx.get(url).raise_for_status()
+            return
         except httpx.TransportError:
             time.sleep(0.05)
-    yield process
-    process.kill()
-    process.communicate()
 
 
 def test_it_serves_until_it_is_told_to_stop(server: subprocess.Popen[str], port: int) -> None:
@@ -94,6 +103,20 @@ def test_its_metrics_are_on_a_port_of_their_own(
     shown = httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").text
     assert 'captioning_http_request_seconds_count{method="GET",route="/healthz"' in shown
     assert "captioning_database_up 1.0" in shown
+
+
+def test_a_process_that_is_killed_is_replaced_with_its_metrics_and_logged(
+    server: subprocess.Popen[str], port: int, metrics_port: int
+) -> None:
+    (child,) = psutil.Process(server.pid).children()
+    child.kill()
+    child.wait(30)
+    for where in (port, metrics_port):
+        wait_for(f"http://127.0.0.1:{where}/healthz", server)
+    server.send_signal(signal.SIGTERM)
+    _, logged = server.communicate(timeout=30)
+    lines = [json.loads(line) for line in logged.splitlines()]
+    assert any("SIGKILL" in line["message"] for line in lines)
 
 
 def test_a_metrics_port_in_use_is_one_clear_line(settings: Settings, port: int) -> None:
