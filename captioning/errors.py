@@ -6,7 +6,8 @@
     │   ├── NoImage
     │   ├── TooManyImages
     │   ├── UnknownModel
-    │   └── InvalidOption
+    │   ├── InvalidOption
+    │   └── IdempotencyKeyReused
     ├── ImageRejected              one upload cannot be captioned
     │   ├── ImageEmpty
     │   ├── ImageTooLarge
@@ -73,6 +74,12 @@ class InvalidOption(InvalidRequest):
     """An option has a value that is not allowed."""
 
     code = "invalid_option"
+
+
+class IdempotencyKeyReused(InvalidRequest):
+    """The idempotency key belongs to another request."""
+
+    code = "idempotency_key_reused"
 
 
 class ImageRejected(CaptioningError):

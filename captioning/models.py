@@ -211,3 +211,14 @@ class Turn(Base):
 
     duty: Mapped[str] = mapped_column(String(50), primary_key=True)
     next_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class IdempotencyKey(Base):
+    """What was made of a request that its sender may send again."""
+
+    __tablename__ = "idempotency_key"
+
+    key: Mapped[str] = mapped_column(String(255), primary_key=True, doc="the sender's choice")
+    fingerprint: Mapped[str] = mapped_column(String(64), doc="of the whole request")
+    made_id: Mapped[str] = mapped_column(Id, doc="of the job or the batch")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now(), index=True)

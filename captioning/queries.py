@@ -61,6 +61,11 @@ def batch_jobs(session: Session, batch_id: str) -> Sequence[Job]:
     return session.scalars(select(Job).where(Job.batch_id == batch_id).order_by(Job.id)).all()
 
 
+def batch_job_ids(session: Session, batch_id: str) -> Sequence[str]:
+    """In upload order."""
+    return session.scalars(select(Job.id).where(Job.batch_id == batch_id).order_by(Job.id)).all()
+
+
 def batch_progress(session: Session, batch_id: str) -> Progress:
     rows = session.execute(
         select(Job.status, func.count()).where(Job.batch_id == batch_id).group_by(Job.status)

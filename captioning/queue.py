@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image as PILImage
 
-from captioning import jobs, queries
+from captioning import idempotency, jobs, queries
 from captioning.broker import Doorbell, make_celery
 from captioning.database import Database
 from captioning.errors import (
@@ -27,6 +27,7 @@ from captioning.errors import (
     TooManyImages,
     UnknownModel,
 )
+from captioning.idempotency import AlreadySubmitted, Once
 from captioning.images import NormalisedImage, as_file, normalise
 from captioning.jobs import JobOptions
 from captioning.models import Batch, Decoding, Image, Job, JobStatus
@@ -65,6 +66,8 @@ class Rejection:
     filename: str
     code: str
     message: str
+    index: int | None = None
+    """The file's place in the upload, from 0; names may be the same. Old batches have none."""
 
 
 @dataclass(frozen=True)
@@ -93,43 +96,37 @@ class Queue:
         decoding: str = Decoding.BEAM,
         num_captions: int = 1,
         max_words: int | None = None,
+        once: Once | None = None,
     ) -> JobHandle:
         """Queue one photograph: a path, bytes, an open file or a PIL image. Captions end as
-        whole sentences within `max_words`.
+        whole sentences within `max_words`. What was submitted `once` is not submitted again.
 
-        Raises: ImageRejected, UnknownModel, InvalidOption, Unavailable.
+        Raises: ImageRejected, UnknownModel, InvalidOption, IdempotencyKeyReused, Unavailable.
         """
         options = self.options(model, decoding, num_captions, max_words)
-        upload = _as_upload(photo)
-        (job_id,) = self._store([(upload, self._normalise(upload))], options, batch=None)
-        return JobHandle(self, job_id)
 
-    def submit_many(self, uploads: Iterable[Upload], options: JobOptions) -> Submission:
+        def make() -> str:
+            upload = as_upload(photo)
+            good = [(upload, self._normalise(upload))]
+            return self._store(good, options, batch=None, once=once)[0]
+
+        return JobHandle(self, self._made(once, make))
+
+    def submit_many(
+        self, uploads: Iterable[Upload], options: JobOptions, *, once: Once | None = None
+    ) -> Submission:
         """Queue an upload of one or more files as one batch. A bad file spoils no other.
 
         Uploads are taken one by one, so that only one of them need be in memory.
 
-        Raises: NoImage when there is no file at all, TooManyImages, Unavailable, and
-        AllRejected when no file was good: then nothing is stored.
+        Raises: NoImage when there is no file at all, TooManyImages, IdempotencyKeyReused,
+        Unavailable, and AllRejected when no file was good: then nothing is stored.
         """
-        good: list[tuple[Upload, NormalisedImage]] = []
-        rejected: list[Rejection] = []
-        for count, upload in enumerate(uploads, start=1):
-            if count > self.settings.max_images_per_upload:
-                raise TooManyImages(
-                    f"An upload may hold {self.settings.max_images_per_upload} images at most."
-                )
-            try:
-                good.append((Upload(upload.filename, b""), self._normalise(upload)))
-            except ImageRejected as error:
-                rejected.append(Rejection(upload.display_name, error.code, str(error)))
-        if not good and not rejected:
-            raise NoImage("Choose at least one image.")
-        if not good:
-            raise AllRejected(tuple(rejected))
-        batch = Batch(rejected=[vars(rejection) for rejection in rejected])
-        job_ids = self._store(good, options, batch=batch)
-        return Submission(batch.id, job_ids, tuple(rejected))
+        batch_id = self._made(once, lambda: self._make_batch(uploads, options, once))
+        with self.database.read() as session:
+            batch = queries.get_batch(session, batch_id)
+            job_ids = tuple(queries.batch_job_ids(session, batch_id))
+        return Submission(batch.id, job_ids, tuple(Rejection(**item) for item in batch.rejected))
 
     def options(
         self, model: str | None, decoding: str, num_captions: int, max_words: int | None = None
@@ -155,6 +152,43 @@ class Queue:
         self.database.close()
         self.doorbell.close()
 
+    def _made(self, once: Once | None, make: Callable[[], str]) -> str:
+        """The id that `make` returns, or that it returned when it was first asked to."""
+        if once is None:
+            return make()
+        with self.database.read() as session:
+            made_id = idempotency.recall(session, once)
+        if made_id is not None:
+            return made_id
+        try:
+            return make()
+        except AlreadySubmitted:  # by another request, since we looked
+            with self.database.read() as session:
+                made_id = idempotency.recall(session, once)
+            if made_id is None:
+                raise
+            return made_id
+
+    def _make_batch(self, uploads: Iterable[Upload], options: JobOptions, once: Once | None) -> str:
+        good: list[tuple[Upload, NormalisedImage]] = []
+        rejected: list[Rejection] = []
+        for index, upload in enumerate(uploads):
+            if index == self.settings.max_images_per_upload:
+                raise TooManyImages(
+                    f"An upload may hold {self.settings.max_images_per_upload} images at most."
+                )
+            try:
+                good.append((Upload(upload.filename, b""), self._normalise(upload)))
+            except ImageRejected as error:
+                rejected.append(Rejection(upload.display_name, error.code, str(error), index))
+        if not good and not rejected:
+            raise NoImage("Choose at least one image.")
+        if not good:
+            raise AllRejected(tuple(rejected))
+        batch = Batch(rejected=[vars(rejection) for rejection in rejected])
+        self._store(good, options, batch=batch, once=once)
+        return batch.id
+
     def _normalise(self, upload: Upload) -> NormalisedImage:
         return normalise(
             upload.data,
@@ -168,12 +202,13 @@ class Queue:
         options: JobOptions,
         *,
         batch: Batch | None,
+        once: Once | None,
     ) -> tuple[str, ...]:
         """Make jobs of verified images.
 
         1. Insert the image rows as pending: from here on nothing can be orphaned.
         2. Write the bytes.
-        3. Insert batch and jobs and mark the images stored, in one transaction.
+        3. Insert batch, jobs and idempotency key and mark the images stored, in one transaction.
         4. Ring. If the broker is down the jobs are queued all the same.
 
         What fails before 3 has been committed is undone at once; what is killed is undone by
@@ -205,6 +240,8 @@ class Queue:
                     batch=batch,
                     max_attempts=self.settings.max_attempts,
                 )
+                if once:
+                    idempotency.remember(session, once, batch.id if batch else queued[0].id)
         except CaptioningError:
             with suppress(CaptioningError):  # the store may be what failed; the sweeper follows
                 self.discard(images)
@@ -284,7 +321,7 @@ def connect(
     return Queue(load_settings(**chosen))
 
 
-def _as_upload(photo: Photo) -> Upload:
+def as_upload(photo: Photo) -> Upload:
     if isinstance(photo, Upload):
         return photo
     if isinstance(photo, str | Path):

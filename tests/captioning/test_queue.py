@@ -400,4 +400,5 @@ def test_discarding_removes_bytes_and_rows(queue: Queue) -> None:
 
 
 def test_every_table_is_known_to_these_tests() -> None:
-    assert set(Base.metadata.tables) == {"batch", "image", "job", "caption", "worker", "turn"}
+    known = {"batch", "image", "job", "caption", "worker", "turn", "idempotency_key"}
+    assert set(Base.metadata.tables) == known

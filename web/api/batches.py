@@ -7,23 +7,26 @@ from apiflask import APIBlueprint
 from captioning import queries
 from web.api.schemas import BatchBody, BatchForm, batch_body
 from web.current import queue
+from web.idempotency import IdempotencyHeader, asked_once
 from web.intake import sent_files, uploads
 
 bp = APIBlueprint("batches", __name__, tag="Batches")
 
 
 @bp.post("/batches")
+@bp.input(IdempotencyHeader, location="headers", arg_name="header")
 @bp.input(BatchForm, location="form_and_files", arg_name="form")
 @bp.output(BatchBody, status_code=202)
 @bp.doc(responses=[400, 413, 503])
-def create(form: BatchForm) -> tuple[BatchBody, int, dict[str, str]]:
+def create(header: IdempotencyHeader, form: BatchForm) -> tuple[BatchBody, int, dict[str, str]]:
     """Queue several photographs.
 
     Each that cannot be captioned is named in `rejected` with its reason; if that is every
     one of them, nothing is kept and the answer is 422.
     """
     options = queue().options(form.model, form.decoding, form.num_captions, form.max_words)
-    submission = queue().submit_many(uploads(sent_files("images")), options)
+    once = asked_once(header)
+    submission = queue().submit_many(uploads(sent_files("images")), options, once=once)
     body = _read(submission.batch_id)
     return body, 202, {"Location": body.links["self"], "Retry-After": "1"}
 

@@ -10,6 +10,7 @@ from captioning.models import Job
 from web import cursors
 from web.api.schemas import JobBody, JobForm, JobsBody, JobsQuery, WaitQuery, job_body, jobs_body
 from web.current import queue
+from web.idempotency import IdempotencyHeader, asked_once
 from web.intake import sent_files, uploads
 from web.waiting import wait_for
 
@@ -19,10 +20,11 @@ bp = APIBlueprint("jobs", __name__, tag="Jobs")
 
 
 @bp.post("/jobs")
+@bp.input(IdempotencyHeader, location="headers", arg_name="header")
 @bp.input(JobForm, location="form_and_files", arg_name="form")
 @bp.output(JobBody, status_code=202)
 @bp.doc(responses=[400, 413, 415, 503])
-def create(form: JobForm) -> tuple[JobBody, int, dict[str, str]]:
+def create(header: IdempotencyHeader, form: JobForm) -> tuple[JobBody, int, dict[str, str]]:
     """Queue one photograph.
 
     Answered at once; `Location` is where the outcome will be.
@@ -32,6 +34,7 @@ def create(form: JobForm) -> tuple[JobBody, int, dict[str, str]]:
         raise NoImage("Send the photograph as a file in the field 'image'.")
     if len(parts) > 1:
         raise TooManyImages("Send one photograph, or several to /api/v1/batches.")
+    once = asked_once(header)
     (upload,) = uploads(parts)
     handle = queue().submit(
         upload,
@@ -39,6 +42,7 @@ def create(form: JobForm) -> tuple[JobBody, int, dict[str, str]]:
         decoding=form.decoding,
         num_captions=form.num_captions,
         max_words=form.max_words,
+        once=once,
     )
     body = job_body(handle.read())
     return body, 202, {"Location": body.links["self"], **RETRY_AFTER}

@@ -110,6 +110,7 @@ class RejectionBody(BaseModel):
     filename: str
     code: str
     message: str
+    index: int | None = Field(None, description="The file's place in the upload, from 0.")
 
 
 class BatchBody(BaseModel):

@@ -1,0 +1,56 @@
+"""`Idempotency-Key`: a request that is sent again under its key is carried out once.
+
+(draft-ietf-httpapi-idempotency-key-header)
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from flask import request
+from pydantic import BaseModel, ConfigDict, Field
+
+from captioning.idempotency import Once
+
+CHUNK_BYTES = 1 << 20
+
+
+class IdempotencyHeader(BaseModel):
+    # By its name, too: APIFlask turns the dashes of headers into underscores.
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    idempotency_key: str | None = Field(
+        None,
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[!-~]+$",
+        description="Of your choice, such as a UUID; kept for 24 hours. The same request under "
+        "the same key is carried out once, another one is refused.",
+    )
+
+
+def asked_once(header: IdempotencyHeader) -> Once | None:
+    key = header.idempotency_key
+    return Once(key, _fingerprint()) if key is not None else None
+
+
+def _fingerprint() -> str:
+    """Of all that the sender decides. Not of the body's bytes: a multipart body has another
+    boundary each time that it is sent."""
+    digest = hashlib.sha256()
+
+    def add(value: bytes) -> None:
+        digest.update(len(value).to_bytes(8, "big") + value)
+
+    add(request.path.encode())
+    for name, value in sorted(request.form.items(multi=True)):
+        add(name.encode())
+        add(value.encode())
+    for name, part in request.files.items(multi=True):
+        add(name.encode())
+        add((part.filename or "").encode())
+        while chunk := part.stream.read(CHUNK_BYTES):
+            add(chunk)
+        part.stream.seek(0)
+    return digest.hexdigest()
