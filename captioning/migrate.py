@@ -44,12 +44,18 @@ def downgrade(database: Database, revision: str) -> None:
 def require_current(database: Database) -> None:
     """Raises: DatabaseUnavailable when the schema is not the one this code was written for."""
     with as_file(files("migrations")) as folder, database.read() as session:
-        head = ScriptDirectory.from_config(_config(str(folder))).get_current_head()
+        scripts = ScriptDirectory.from_config(_config(str(folder)))
+        head = scripts.get_current_head()
+        known = {None, *(script.revision for script in scripts.walk_revisions())}
         current = MigrationContext.configure(session.connection()).get_current_revision()
     if current != head:
+        advice = (
+            "run `captioning migrate`"
+            if current in known
+            else "a newer release has migrated it, run that one"
+        )
         raise DatabaseUnavailable(
-            f"The database is at schema {current or 'none'}, this code needs {head}: "
-            "run `captioning migrate`."
+            f"The database is at schema {current or 'none'}, this code needs {head}: {advice}."
         )
 
 

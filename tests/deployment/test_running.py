@@ -3,7 +3,6 @@ machine, with its PostgreSQL and Valkey: from an upload to its caption, metrics 
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import subprocess
@@ -14,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
-from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.acceptance.service import free_port
 from tests.deployment.container import Container, stop
 from tests.deployment.files import ROOT, compose, stage_of
+from tests.factories import photo
 from tests.servers import postgresql, valkey
 
 pytestmark = pytest.mark.slow
@@ -34,6 +34,7 @@ METRIC = r"\b(?:captioning|process)_[a-z_]+\b"
 class Stack:
     """The running services."""
 
+    database_url: str
     ports: dict[str, str]
     containers: dict[str, Container]
     environments: dict[str, dict[str, str]]
@@ -77,6 +78,7 @@ def stack(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         }
         containers["migrate"] = containers["web"]
         stack = Stack(
+            database_url,
             ports,
             containers,
             {name: services[name]["environment"] for name in containers},
@@ -105,13 +107,16 @@ def stack(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture(scope="module")
 def captioned(stack: Stack) -> dict[str, Any]:
     """A job that has gone all the way."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (48, 32), "red").save(buffer, "PNG")
+    return caption(stack, "red", request_id="edge-1")
+
+
+def caption(stack: Stack, colour: str, *, request_id: str) -> dict[str, Any]:
+    """Upload a picture and wait for its caption."""
     with httpx.Client(base_url=stack.url(8000), timeout=WAIT_S) as client:
         answer = client.post(
             "/api/v1/jobs",
-            files={"image": ("red.png", buffer.getvalue())},
-            headers={"X-Request-ID": "edge-1"},
+            files={"image": ("picture.png", photo(colour=colour, format="PNG"))},
+            headers={"X-Request-ID": request_id},
         )
         assert answer.status_code == 202, answer.text
         location = answer.headers["Location"]
@@ -183,6 +188,20 @@ def test_every_metric_of_ours_is_on_the_dashboard_or_in_an_alert(
     assert ours == {re.sub("_(bucket|sum|count)$", "", name) for name in asked_for} - {
         "process_resident_memory_bytes"
     }
+
+
+def test_what_runs_goes_on_while_the_next_release_expands_the_schema(
+    stack: Stack, captioned: dict[str, Any]
+) -> None:
+    """docs/operations.md, "Upgrading without a pause"."""
+    with psycopg.connect(stack.database_url.replace("+psycopg", "")) as connection:
+        connection.execute("ALTER TABLE job ADD COLUMN of_the_next_release text DEFAULT 'new'")
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    assert "blue" in caption(stack, "blue", request_id="edge-2")["caption"]
+    log = stack.logs["worker"].with_name("late-worker.log")
+    late = stack.containers["worker"].start(["worker"], stack.environments["worker"], log)
+    assert late.wait(WAIT_S) == 1
+    assert "a newer release has migrated it" in log.read_text()
 
 
 def test_they_end_well_when_they_are_told_to(stack: Stack, captioned: dict[str, Any]) -> None:

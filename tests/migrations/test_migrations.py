@@ -162,7 +162,13 @@ def test_a_database_of_another_schema_is_refused(bare: Database) -> None:
     require_current(bare)
     with bare.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '0000'"))
-    with pytest.raises(DatabaseUnavailable, match="0000"):
+    with pytest.raises(DatabaseUnavailable, match=r"0000.*newer release"):
+        require_current(bare)
+
+
+def test_a_database_that_is_behind_is_refused_and_told_what_to_do(bare: Database) -> None:
+    migrate(bare, "0001")
+    with pytest.raises(DatabaseUnavailable, match=r"schema 0001.*captioning migrate"):
         require_current(bare)
 
 
