@@ -5,9 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from pathlib import Path
 from typing import Any
 
+import pytest
+from sqlalchemy import text
+
+from captioning.errors import DatabaseUnavailable, StorageUnavailable
 from captioning.logs import JsonFormatter, request_id
+from captioning.queue import Queue
+from captioning.settings import Settings
 
 
 def line(message: str, *arguments: Any, **more: Any) -> dict[str, Any]:
@@ -48,3 +55,28 @@ def test_the_request_in_hand_is_named() -> None:
         assert line("hello")["request_id"] == "r1"
     finally:
         request_id.reset(token)
+
+
+def test_what_cannot_be_reached_is_told_without_its_password(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+    queue = Queue(
+        Settings(
+            data_dir=tmp_path,
+            broker_url="redis://me:hunter2@127.0.0.1:1/0",
+            database_url="postgresql+psycopg://me:hunter2@127.0.0.1:1/captioning",
+            storage_url="s3://photographs",
+        )
+    )
+    assert not queue.doorbell.ring("bundled")
+    with pytest.raises(DatabaseUnavailable) as database, queue.database.read() as session:
+        session.execute(text("SELECT 1"))
+    with pytest.raises(StorageUnavailable) as storage:
+        queue.storage.put("images/a.jpg", b"x")
+    said = [caplog.text, str(database.value), str(storage.value)]
+    assert all(said)
+    assert "hunter2" not in "".join(said)
+    queue.close()
