@@ -5,9 +5,14 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+import threading
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 PLAIN = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
@@ -43,4 +48,16 @@ def configure(form: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(PLAIN))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.captureWarnings(True)  # libraries' warnings would be lines of another form
+    # Python prints these itself, in lines of another form.
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda caught: _log_uncaught(
+        caught.exc_type, caught.exc_value, caught.exc_traceback
+    )
+
+
+def _log_uncaught(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+) -> None:
+    if error is not None and not issubclass(kind, KeyboardInterrupt | SystemExit):
+        logger.critical("uncaught: %s", kind.__name__, exc_info=(kind, error, trace))

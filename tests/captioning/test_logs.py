@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,30 @@ def test_the_request_in_hand_is_named() -> None:
         assert line("hello")["request_id"] == "r1"
     finally:
         request_id.reset(token)
+
+
+DIE = """
+import threading, warnings
+from captioning import logs
+logs.configure("json")
+warnings.warn("odd")
+thread = threading.Thread(target=lambda: 1 / 0)
+thread.start()
+thread.join()
+raise ValueError("the end")
+"""
+
+
+@pytest.mark.slow
+def test_what_python_would_print_is_logged_in_the_same_form() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DIE], capture_output=True, text=True, timeout=60, check=False
+    )
+    warned, thread, end = (json.loads(line) for line in done.stderr.splitlines())
+    assert "odd" in warned["message"]
+    assert "ZeroDivisionError" in thread["exception"]
+    assert end["exception"].endswith("ValueError: the end")
+    assert (done.returncode, end["level"]) == (1, "critical")
 
 
 def test_what_cannot_be_reached_is_told_without_its_password(
