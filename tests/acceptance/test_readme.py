@@ -71,10 +71,12 @@ def test_the_shell_commands_work_beside_the_service(service: Service) -> None:
     assert all(row[1] for row in rows)
 
 
-def test_the_python_example_prints_captions(service: Service, tmp_path: Path) -> None:
-    (example,) = blocks("python")
+def test_the_python_examples_print_captions(service: Service, tmp_path: Path) -> None:
+    over_http, inside = blocks("python")
     script = tmp_path / "example.py"
-    script.write_text(example)
+    script.write_text(over_http.replace("http://127.0.0.1:8000", service.url))
+    assert run(f".venv/bin/python {script}").strip()
+    script.write_text(inside)
     printed = run(f".venv/bin/python {script}", **service.environment)
     assert len(ast.literal_eval(printed)) == 3
 

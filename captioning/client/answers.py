@@ -1,0 +1,96 @@
+"""What the service answers, as frozen objects. Newer services may say more: it is ignored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+
+from captioning.errors import CaptioningError
+from captioning.models import Decoding, JobStatus
+from captioning.queue import Photo
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Caption(_Answer):
+    """One candidate. The score is in nats per token; nearer to 0 is surer."""
+
+    text: str
+    mean_log_probability: float
+    model_revision: str
+
+
+class JobError(_Answer):
+    code: str
+    message: str
+
+
+class Job(_Answer):
+    """A photograph and what has become of it, as it was when the service was asked."""
+
+    id: str
+    status: JobStatus
+    model: str
+    decoding: Decoding
+    num_captions: int
+    max_words: int | None
+    captions: tuple[Caption, ...]
+    error: JobError | None
+    batch_id: str | None
+    attempts: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def text(self) -> str:
+        """The best caption; empty until the job has succeeded."""
+        return self.captions[0].text if self.captions else ""
+
+
+class Jobs(_Answer):
+    """One page of a listing."""
+
+    jobs: tuple[Job, ...]
+    next_cursor: str | None
+
+
+class Rejected(_Answer):
+    index: int
+    code: str
+    message: str
+
+
+class Batch(_Answer):
+    """An upload: the jobs of its good files, in order, and the bad files by their places."""
+
+    id: str
+    jobs: tuple[Job, ...]
+    rejected: tuple[Rejected, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one photograph of many: a job that succeeded, or else an error."""
+
+    photo: Photo
+    job: Job | None
+    error: CaptioningError | None
+
+    @property
+    def text(self) -> str:
+        """The best caption; empty where there is an error."""
+        return self.job.text if self.job else ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far many photographs have come. `finished` counts errors, too."""
+
+    total: int
+    sent: int
+    finished: int

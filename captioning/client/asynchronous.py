@@ -1,0 +1,150 @@
+"""The client for asyncio: `Client` with its methods awaited, iterators by `async for`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from captioning.client import steps
+from captioning.client.answers import Job, Outcome, Progress
+from captioning.client.exchange import Found, Pause, Read, Send, Step, Steps, T
+from captioning.errors import CaptioningError
+from captioning.models import Decoding, JobStatus
+from captioning.queue import Photo, as_upload
+
+
+class AsyncClient:
+    """See Client."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None = None,
+        timeout_s: float = 60,
+        retries: int = 5,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.AsyncClient(
+            base_url=url, headers=headers, timeout=timeout_s, transport=transport
+        )
+        self._retries = retries
+
+    async def caption(
+        self,
+        photo: Photo,
+        *,
+        model: str | None = None,
+        decoding: str = Decoding.BEAM,
+        num_captions: int = 1,
+        max_words: int | None = None,
+        timeout_s: float = 300,
+    ) -> Job:
+        """Submit one photograph and wait for its caption.
+
+        Raises: CaptioningFailed, TimedOut.
+        """
+        options = steps.choices(model, decoding, num_captions, max_words)
+        return await self._run(steps.caption(photo, options, timeout_s, self._retries))
+
+    def caption_many(
+        self,
+        photos: Sequence[Photo],
+        *,
+        model: str | None = None,
+        decoding: str = Decoding.BEAM,
+        num_captions: int = 1,
+        max_words: int | None = None,
+        timeout_s: float = 300,
+        on_progress: Callable[[Progress], None] = steps.no_report,
+    ) -> AsyncIterator[Outcome]:
+        """The outcome of each photograph, in the order given, as they come. A bad one spoils
+        no other: its outcome has the error. None is waited for longer than `timeout_s`."""
+        options = steps.choices(model, decoding, num_captions, max_words)
+        many = steps.caption_many(photos, options, timeout_s, self._retries, on_progress)
+        return self._iterate(many)
+
+    async def submit(
+        self,
+        photo: Photo,
+        *,
+        model: str | None = None,
+        decoding: str = Decoding.BEAM,
+        num_captions: int = 1,
+        max_words: int | None = None,
+    ) -> Job:
+        """Queue one photograph: a path, bytes, an open file or a PIL image."""
+        options = steps.choices(model, decoding, num_captions, max_words)
+        return await self._run(steps.submit(photo, options, self._retries))
+
+    async def job(self, job_id: str) -> Job:
+        """Raises: JobNotFound."""
+        return await self._run(steps.read_job(job_id, self._retries))
+
+    async def wait(self, job_id: str, *, timeout_s: float = 300) -> Job:
+        """The job once it has finished, or as it is when the time is up.
+
+        Raises: JobNotFound.
+        """
+        return await self._run(steps.wait(job_id, timeout_s, self._retries))
+
+    def jobs(
+        self, *, status: JobStatus | str | None = None, batch: str | None = None
+    ) -> AsyncIterator[Job]:
+        """All jobs, newest first, fetched page by page as they are asked for."""
+        return self._iterate(steps.list_jobs({"status": status, "batch": batch}, self._retries))
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _run(self, plan: Steps[T]) -> T:
+        result: Any = None
+        while True:
+            try:
+                step = plan.send(result)
+            except StopIteration as end:
+                value: T = end.value
+                return value
+            result = await self._do(step)
+
+    async def _iterate(self, plan: Steps[None]) -> AsyncIterator[Any]:
+        """What is found on the way."""
+        result: Any = None
+        while True:
+            try:
+                step = plan.send(result)
+            except StopIteration:
+                return
+            if isinstance(step, Found):
+                yield step.value
+                result = None
+            else:
+                result = await self._do(step)
+
+    async def _do(self, step: Step) -> Any:
+        try:
+            match step:
+                case Send():
+                    return await self._http.request(step.method, step.path, **step.options)
+                case Pause():
+                    return await asyncio.sleep(step.seconds)
+                case Read():
+                    return await asyncio.to_thread(as_upload, step.photo)
+        except (httpx.TransportError, CaptioningError) as error:
+            return error
