@@ -8,6 +8,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tests.acceptance.service import free_port
 from tests.deployment.container import Container, stop
 from tests.deployment.files import ROOT, compose, stage_of
 from tests.factories import photo
-from tests.servers import postgresql, valkey
+from tests.servers import Valkey, postgresql
 
 pytestmark = pytest.mark.slow
 
@@ -35,6 +36,7 @@ class Stack:
     """The running services."""
 
     database_url: str
+    broker: Valkey
     ports: dict[str, str]
     containers: dict[str, Container]
     environments: dict[str, dict[str, str]]
@@ -64,11 +66,11 @@ class Stack:
 def stack(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("compose")
     services = compose(POSTGRES_PASSWORD="s3cret", MODELS=f"tiny={tiny_bundle}")["services"]
-    with postgresql().database() as database_url:
+    with postgresql().database() as database_url, closing(Valkey()) as broker:
         ports = {str(port): str(free_port()) for port in (8000, 9100, 9101)}
         urls = {
             "postgresql+psycopg://captioning:s3cret@database/captioning": database_url,
-            "redis://broker:6379/0": valkey().url,
+            "redis://broker:6379/0": broker.url,
         }
         containers = {
             name: Container(
@@ -79,6 +81,7 @@ def stack(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         containers["migrate"] = containers["web"]
         stack = Stack(
             database_url,
+            broker,
             ports,
             containers,
             {name: services[name]["environment"] for name in containers},
@@ -110,16 +113,26 @@ def captioned(stack: Stack) -> dict[str, Any]:
     return caption(stack, "red", request_id="edge-1")
 
 
+def upload(stack: Stack, colour: str, *, request_id: str) -> httpx.Response:
+    return httpx.post(
+        f"{stack.url(8000)}/api/v1/jobs",
+        files={"image": ("picture.png", photo(colour=colour, format="PNG"))},
+        headers={"X-Request-ID": request_id},
+        timeout=WAIT_S,
+    )
+
+
+def shown(stack: Stack, port: int) -> str:
+    """The metrics of a service."""
+    return httpx.get(f"{stack.url(port)}/metrics", timeout=WAIT_S).text
+
+
 def caption(stack: Stack, colour: str, *, request_id: str) -> dict[str, Any]:
     """Upload a picture and wait for its caption."""
+    answer = upload(stack, colour, request_id=request_id)
+    assert answer.status_code == 202, answer.text
+    location = answer.headers["Location"]
     with httpx.Client(base_url=stack.url(8000), timeout=WAIT_S) as client:
-        answer = client.post(
-            "/api/v1/jobs",
-            files={"image": ("picture.png", photo(colour=colour, format="PNG"))},
-            headers={"X-Request-ID": request_id},
-        )
-        assert answer.status_code == 202, answer.text
-        location = answer.headers["Location"]
         stack.wait_until(lambda: client.get(f"{location}?wait=20").json()["status"] == "succeeded")
         job: dict[str, Any] = client.get(location).json()
     return job
@@ -147,8 +160,7 @@ def exported(stack: Stack) -> set[str]:
     """The names of all samples that web and worker export, and of the series they would have."""
     found = set()
     for port in (9100, 9101):
-        text = httpx.get(f"{stack.url(port)}/metrics").text
-        for family in text_string_to_metric_families(text):
+        for family in text_string_to_metric_families(shown(stack, port)):
             found |= {sample.name for sample in family.samples}
             if family.type == "counter":
                 found.add(f"{family.name}_total")  # with labels that have not occurred yet
@@ -188,6 +200,31 @@ def test_every_metric_of_ours_is_on_the_dashboard_or_in_an_alert(
     assert ours == {re.sub("_(bucket|sum|count)$", "", name) for name in asked_for} - {
         "process_resident_memory_bytes"
     }
+
+
+def test_without_the_broker_captions_only_come_later(
+    stack: Stack, captioned: dict[str, Any]
+) -> None:
+    stack.broker.stop()
+    assert "green" in caption(stack, "green", request_id="edge-3")["caption"]
+    stack.broker.start()
+
+
+def test_without_the_database_uploads_are_refused_until_it_is_back(
+    stack: Stack, captioned: dict[str, Any]
+) -> None:
+    postgresql().stop()
+    try:
+        refused = upload(stack, "white", request_id="edge-4")
+        stack.wait_until(lambda: "captioning_database_up 0.0" in shown(stack, 9100))
+    finally:
+        postgresql().start()
+    assert refused.status_code == 503
+    assert refused.json()["code"] == "database_unavailable"
+    assert "Retry-After" in refused.headers
+    assert "white" in caption(stack, "white", request_id="edge-5")["caption"]
+    for name in ("web", "worker"):
+        assert stack.lines(name)  # what was said of all this is JSON, too
 
 
 def test_what_runs_goes_on_while_the_next_release_expands_the_schema(
