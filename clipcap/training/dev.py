@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipcap.data import Example, Splits
+from clipcap.decoder import Decoder
 from clipcap.evaluation.scores import Scores, score
 from clipcap.options import DecodingOptions
 from clipcap.search import Vocabulary, search
 from clipcap.training.captions import PaddedTexts, caption_pairs
 from clipcap.training.config import TrainingConfig
 from clipcap.training.model import PrefixLanguageModel
-from clipcap.training.parts import Parts
 
 EVALUATION_BATCH = 100
 FEW_IMAGES = 100
@@ -30,15 +30,15 @@ def mean_loss(loss: Callable[[Tensor], Tensor], texts: PaddedTexts) -> float:
 
 
 def dev_evaluation(
-    parts: Parts,
+    decoder: Decoder,
     module: PrefixLanguageModel,
     splits: Splits,
     embeddings: Tensor,
     config: TrainingConfig,
 ) -> Callable[[], dict[str, float]]:
     """What is measured after an epoch: the loss on dev, and the scores of greedy search."""
-    device = parts.decoder.model.device
-    dev, dev_images = caption_pairs(splits.dev, parts.decoder, config)
+    device = decoder.model.device
+    dev, dev_images = caption_pairs(splits.dev, decoder, config)
 
     @torch.inference_mode()
     def evaluate() -> dict[str, float]:
@@ -49,25 +49,26 @@ def dev_evaluation(
             dev,
         )
         greedy = DecodingOptions(method="greedy")
-        scores = score_dev(parts, embeddings, splits.dev, greedy)
+        scores = score_dev(module.mapper, decoder, embeddings, splits.dev, greedy)
         return {"dev_loss": dev_loss, **scores.as_dict()}
 
     return evaluate
 
 
 def score_dev(
-    parts: Parts,
+    mapper: nn.Module,
+    decoder: Decoder,
     embeddings: Tensor,
     examples: Sequence[Example],
     options: DecodingOptions,
 ) -> Scores:
     """Caption dev from its embeddings and score the best candidates."""
     texts = []
-    tokenizer, model = parts.decoder.tokenizer, parts.decoder.model
+    tokenizer, model = decoder.tokenizer, decoder.model
     vocabulary = Vocabulary.of(tokenizer, tokenizer.eos_token, size=model.config.vocab_size)
     with torch.inference_mode():
         for batch in torch.split(embeddings, EVALUATION_BATCH):
-            prefix = parts.mapper(batch.to(model.device))
+            prefix = mapper(batch.to(model.device))
             found = search(model, prefix, vocabulary, options)
-            texts += [parts.decoder.text(candidates[0].token_ids) for candidates in found]
+            texts += [decoder.text(candidates[0].token_ids) for candidates in found]
     return score(texts, [example.captions for example in examples])

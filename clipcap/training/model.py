@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 from transformers import GPT2LMHeadModel
 
-from clipcap.mappers import Mapper
 from clipcap.training.captions import IGNORED
 
 
 class PrefixLanguageModel(nn.Module):
     """Mapper and decoder: the probability of a caption given an embedding."""
 
-    def __init__(self, mapper: Mapper, decoder: GPT2LMHeadModel) -> None:
+    def __init__(self, mapper: nn.Module, decoder: GPT2LMHeadModel) -> None:
         super().__init__()
         self.mapper = mapper
         self.decoder = decoder

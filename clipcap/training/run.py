@@ -28,6 +28,7 @@ from clipcap.training.model import PrefixLanguageModel
 from clipcap.training.parts import Parts, as_started_from, start
 from clipcap.training.stage import run_stage
 from clipcap.training.stages import captioning_stage, pretraining_stage, self_critical_stage
+from clipcap.training.standardize import StandardizedMapper
 from clipcap.training.text import END_OF_TEXT
 from clipcap.training.text_only import embed_captions
 from clipcap.training.tower import tune_tower
@@ -76,13 +77,13 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
         dev = _embed(parts.encoder, splits.dev, work, "dev", config)[:, 0]
     parts.encoder.to(torch.device("cpu"))
     parts.decoder.to(device)
-    parts.mapper.to(device)
     if texts:
         stage = pretraining_stage(parts, texts, splits, config)
         history["pretraining"] = run_stage(stage, config, work)
     adapt(parts.decoder, config)
-    module = PrefixLanguageModel(parts.mapper, parts.decoder.model)
-    evaluate = dev_evaluation(parts, module, splits, dev, config)
+    mapper = StandardizedMapper(parts.mapper, train, learned=bool(config.start_from)).to(device)
+    module = PrefixLanguageModel(mapper, parts.decoder.model)
+    evaluate = dev_evaluation(parts.decoder, module, splits, dev, config)
     if config.epochs:
         stage = captioning_stage(parts, module, splits, train, evaluate, config)
         history["captioning"] = run_stage(stage, config, work)
@@ -90,10 +91,11 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
         stage = self_critical_stage(parts, module, splits, train, evaluate, config)
         history["self_critical"] = run_stage(stage, config, work)
     merge(parts.decoder)
+    mapper.merged()
     parts.decoder.to(torch.device("cpu"))
     parts.mapper.to("cpu")
     if processes.is_main_process:
-        scores = score_dev(parts, dev, splits.dev, config.decoding)
+        scores = score_dev(parts.mapper, parts.decoder, dev, splits.dev, config.decoding)
         _save(out, parts, config, splits, history, scores)
         draw_curve(history, out.with_name(f"{out.name}.png"))
     processes.wait_for_everyone()
