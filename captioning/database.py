@@ -96,6 +96,12 @@ def _now_on_sqlite(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
     return f"strftime('%Y-%m-%d %H:%M:%f', 'now', '{element.offset_s:+.3f} seconds')"
 
 
+def storable(text: str) -> str:
+    """The text as every database keeps it: PostgreSQL refuses NUL, and half a surrogate pair
+    has no UTF-8."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
 def _prepare_sqlite(engine: Engine, foreign_keys: bool) -> None:
     @event.listens_for(engine, "connect")
     def _on_connect(connection: DBAPIConnection, record: object) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy import ColumnElement, Update, insert, select, update
 from sqlalchemy.orm import Session, lazyload
 
 from captioning import logs
-from captioning.database import db_now
+from captioning.database import db_now, storable
 from captioning.errors import JobNotFound, WrongState
 from captioning.models import Batch, Caption, Decoding, Image, Job, JobStatus, looked_up_id, new_id
 
@@ -190,7 +190,7 @@ def fail(session: Session, token: str, job_id: str, *, code: str, message: str) 
     """End a held job for good: trying again would fail again. Returns the status that it has
     now, or None when it was no longer held."""
     held = _held([token], [job_id])
-    ended = _finish(session, held, JobStatus.FAILED, code=code, message=message)
+    ended = _finish(session, held, JobStatus.FAILED, code=code, message=storable(message))
     return JobStatus.FAILED if ended else None
 
 
@@ -200,6 +200,7 @@ def fail_or_retry(
     """After a transient failure: queue a held job for later, or fail it when its attempts
     are used up. Returns the status that it has now, or None when it was no longer held."""
     held = _held([token], [job_id])
+    message = storable(message)  # an exception may quote the very bytes that it is about
     last = Job.attempts >= Job.max_attempts
     if _finish(session, held.where(last), JobStatus.FAILED, code=code, message=message):
         return JobStatus.FAILED

@@ -18,11 +18,16 @@ class Verdict:
     retry: bool
 
 
+class CaptionInvalid(Exception):
+    """The model gave a caption that no database can keep."""
+
+
 _TABLE: tuple[tuple[type[BaseException], str, bool], ...] = (
     (ImageNotFound, "image_missing", False),
     (Unavailable, "unavailable", True),
     (PIL.UnidentifiedImageError, "image_unreadable", False),
     (MemoryError, "out_of_memory", True),
+    (CaptionInvalid, "caption_invalid", True),  # a device in trouble gives NaN, for a while
 )
 
 

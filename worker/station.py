@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import threading
 import time
 from collections import defaultdict
@@ -20,12 +21,13 @@ import torch
 from PIL import Image
 
 from captioning import jobs
+from captioning.database import storable
 from captioning.errors import DatabaseUnavailable
 from captioning.jobs import CaptionText, Claim, ClaimedJob
 from captioning.models import JobStatus
 from captioning.queue import Queue
 from clipcap import Captioner, DecodingOptions
-from worker.failures import judge
+from worker.failures import CaptionInvalid, judge
 from worker.metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
@@ -211,7 +213,7 @@ def _caption(
     if not decoded:
         return {}, {}
     try:
-        return _run_model(captioner, decoded), {}
+        return _sound(_run_model(captioner, decoded))
     except Exception as error:  # judged by worker/failures.py once it stands alone
         if len(decoded) == 1:
             return {}, {decoded[0].job.id: error}
@@ -220,6 +222,22 @@ def _caption(
     captions, failures = _caption(captioner, decoded[:middle])
     more_captions, more_failures = _caption(captioner, decoded[middle:])
     return captions | more_captions, failures | more_failures
+
+
+def _sound(
+    captions: Mapping[str, list[CaptionText]],
+) -> tuple[dict[str, list[CaptionText]], dict[str, Exception]]:
+    """Set apart what a database would refuse, and the rest of the micro-batch with it: SQLite
+    keeps no NaN, PostgreSQL no NUL, neither of them half a surrogate pair."""
+    failures: dict[str, Exception] = {}
+    for job_id, found in captions.items():
+        for caption in found:
+            if not math.isfinite(caption.mean_log_probability):
+                score = caption.mean_log_probability
+                failures[job_id] = CaptionInvalid(f"The score of a caption is {score}.")
+            elif caption.text != storable(caption.text):
+                failures[job_id] = CaptionInvalid("A caption holds characters that are no text.")
+    return {job_id: captions[job_id] for job_id in captions.keys() - failures.keys()}, failures
 
 
 def _run_model(captioner: Captioner, decoded: Sequence[Decoded]) -> dict[str, list[CaptionText]]:

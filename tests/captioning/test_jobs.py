@@ -321,6 +321,17 @@ def test_fail_says_why(database: Database) -> None:
     assert job.lease_token is None
 
 
+@pytest.mark.parametrize("end", [jobs.fail, jobs.fail_or_retry])
+def test_a_message_that_is_no_text_is_told_all_the_same(
+    database: Database, end: Callable[..., bool]
+) -> None:
+    (job_id,) = add_jobs(database, 1)
+    claimed = claim(database)
+    with database.write() as session:
+        assert end(session, claimed.token, job_id, code="model_failed", message="a\0b\udcffc")
+    assert read_job(database, job_id).error_message == "a\ufffdb?c"
+
+
 def test_a_transient_failure_waits_longer_each_time_and_then_fails(database: Database) -> None:
     (job_id,) = add_jobs(database, 1, max_attempts=4)
     waits = []

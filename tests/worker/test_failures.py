@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from captioning.errors import DatabaseUnavailable, ImageNotFound, StorageUnavailable
-from worker.failures import judge
+from worker.failures import CaptionInvalid, judge
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,7 @@ from worker.failures import judge
         (DatabaseUnavailable(), "unavailable", True),
         (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory", True),
         (MemoryError(), "out_of_memory", True),
+        (CaptionInvalid("NaN"), "caption_invalid", True),
         (ValueError("odd shape"), "model_failed", True),
     ],
 )

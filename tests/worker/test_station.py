@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -117,6 +120,30 @@ def test_a_job_that_keeps_failing_fails_for_good(queue: Queue, captioner: Captio
     job = read(queue, handle.id)
     assert (job.status, job.error_code) == (JobStatus.FAILED, "model_failed")
     assert job.attempts == queue.settings.max_attempts
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"mean_log_probability": float("nan")}, {"text": "a \0 dog"}, {"text": "a \udcff dog"}],
+)
+def test_a_caption_that_no_database_can_keep_fails_alone(
+    queue: Queue, captioner: Captioner, broken: dict[str, Any]
+) -> None:
+    class BreaksTheSecond(Sabotaged):
+        def decode(self, prefixes: torch.Tensor, *options: Any, **more: Any) -> Sequence[Any]:
+            found = list(captioner.decode(prefixes, *options, **more))
+            if len(found) > 1:
+                found[1] = [replace(caption, **broken) for caption in found[1]]
+            return found
+
+    station = Station(queue, {MODEL: BreaksTheSecond(captioner, lambda _: None)})
+    handles = [queue.submit(photo(colour)) for colour in COLOURS[:3]]
+    station.work()
+    station.close()
+
+    job = read(queue, handles[1].id)
+    assert (job.status, job.error_code) == (JobStatus.QUEUED, "caption_invalid")
+    assert {handles[0].status, handles[2].status} == {JobStatus.SUCCEEDED}
 
 
 def test_out_of_memory_halves_the_micro_batch(queue: Queue, captioner: Captioner) -> None:
