@@ -132,7 +132,9 @@ def make_engine(url: str | URL, *, foreign_keys: bool = True) -> Engine:
         pool_pre_ping=True,
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
-            "options": f"-c statement_timeout={STATEMENT_TIMEOUT_S}s -c lock_timeout=10s",
+            # Idle in a transaction is only a process that stands still: its locks are let go.
+            "options": f"-c statement_timeout={STATEMENT_TIMEOUT_S}s -c lock_timeout=10s"
+            f" -c idle_in_transaction_session_timeout={STATEMENT_TIMEOUT_S}s",
         },
     )
 

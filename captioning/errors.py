@@ -16,7 +16,7 @@
     │   └── ImageUnreadable
     ├── NotFound                   JobNotFound, BatchNotFound, ImageNotFound
     ├── WrongState                 the job is not in a state that allows this
-    └── Unavailable                StorageUnavailable, DatabaseUnavailable
+    └── Unavailable                StorageUnavailable, DatabaseUnavailable, UploadTooSlow
 
 The first line of a docstring is the title that people see; the message says what happened
 this time. Nothing here knows of HTTP: web/problems.py holds the only table of statuses.
@@ -164,3 +164,9 @@ class DatabaseUnavailable(Unavailable):
     """The database cannot be reached."""
 
     code = "database_unavailable"
+
+
+class UploadTooSlow(Unavailable):
+    """Storing the upload took too long."""
+
+    code = "upload_too_slow"

@@ -22,11 +22,13 @@ from sqlalchemy.orm import Session, lazyload
 
 from captioning import logs
 from captioning.database import db_now, storable
-from captioning.errors import JobNotFound, WrongState
+from captioning.errors import JobNotFound, UploadTooSlow, WrongState
 from captioning.models import Batch, Caption, Decoding, Image, Job, JobStatus, looked_up_id, new_id
 
 RETRY_DELAYS_S = (2, 10, 60)
 """Wait before the next attempt after a transient failure, by attempts made so far."""
+UPLOAD_MAX_S = 1800
+"""Time from an upload's image rows to its jobs. The sweeper waits for twice as long."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,16 @@ def submit(
     max_attempts: int,
     batch: Batch | None = None,
 ) -> list[Job]:
-    """Queue one job for each image and mark the images as stored."""
+    """Queue one job for each image and mark the images as stored.
+
+    Raises: UploadTooSlow when the sweeper may take the upload for abandoned by now: bytes
+    that it removes must not become a job.
+    """
     image_ids = [image.id for image in images]
-    session.execute(update(Image).where(Image.id.in_(image_ids)).values(stored_at=db_now()))
+    fresh = update(Image).where(Image.id.in_(image_ids), Image.created_at > db_now(-UPLOAD_MAX_S))
+    stored = session.scalars(fresh.values(stored_at=db_now()).returning(Image.id)).all()
+    if len(stored) < len(image_ids):
+        raise UploadTooSlow(f"Its files took longer than {UPLOAD_MAX_S} s to store.")
     jobs = [
         Job(
             id=new_id(),

@@ -161,15 +161,16 @@ def served_models(session: Session) -> set[str]:
 
 
 def abandoned_images(session: Session, *, older_than_s: float, limit: int) -> Sequence[Image]:
-    """Images whose upload died before a job referred to them."""
+    """Images whose upload died before a job referred to them. In no order: those that cannot
+    be removed must not stand before the others at each sweep."""
     query = select(Image).where(Image.stored_at.is_(None), Image.created_at < db_now(-older_than_s))
-    return session.scalars(query.order_by(Image.created_at).limit(limit)).all()
+    return session.scalars(query.order_by(func.random()).limit(limit)).all()
 
 
-def pending_images(session: Session, image_ids: Collection[str]) -> Sequence[Image]:
-    """Those of the images that no job refers to."""
-    query = select(Image).where(Image.id.in_(image_ids), Image.stored_at.is_(None))
-    return session.scalars(query).all()
+def stored_images(session: Session, image_ids: Collection[str]) -> set[str]:
+    """The ids of those of the images that jobs refer to."""
+    query = select(Image.id).where(Image.id.in_(image_ids), Image.stored_at.is_not(None))
+    return set(session.scalars(query))
 
 
 def delete_pending_images(session: Session, image_ids: Collection[str]) -> None:

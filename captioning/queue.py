@@ -24,6 +24,7 @@ from captioning.errors import (
     ImageRejected,
     InvalidOption,
     NoImage,
+    StorageUnavailable,
     TooManyImages,
     UnknownModel,
 )
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 FIRST_POLL_S = 0.02
 LAST_POLL_S = 0.5
+REFUSALS_OF_A_STORE_THAT_IS_AWAY = 3
 MAX_WORDS = 100
 """The highest limit that may be asked for; no captioner says as much."""
 
@@ -255,14 +257,30 @@ class Queue:
         """Remove the bytes, then the rows, of those images that no job refers to.
 
         The tables are asked again: a commit that was reported as failed may have succeeded.
+        An image whose bytes cannot be removed keeps its row and stands in no other's way,
+        but a store that refuses several is taken to be away.
+
+        Raises: Unavailable, when the rest has been removed.
         """
         with self.database.read() as session:
-            pending = queries.pending_images(session, [image.id for image in images])
-        for image in pending:
-            self.storage.delete([image.key, image.thumbnail_key])
-        if pending:
+            stored = queries.stored_images(session, [image.id for image in images])
+        gone: list[str] = []
+        failures: list[StorageUnavailable] = []
+        for image in images:
+            if image.id in stored:
+                continue
+            if len(failures) == REFUSALS_OF_A_STORE_THAT_IS_AWAY:
+                break
+            try:
+                self.storage.delete([image.key, image.thumbnail_key])
+                gone.append(image.id)
+            except StorageUnavailable as error:
+                failures.append(error)
+        if gone:
             with self.database.write() as session:
-                queries.delete_pending_images(session, [image.id for image in pending])
+                queries.delete_pending_images(session, gone)
+        if failures:
+            raise failures[0]
 
 
 class AllRejected(ImageRejected):

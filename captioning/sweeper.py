@@ -17,7 +17,7 @@ from captioning.queue import Queue
 logger = logging.getLogger(__name__)
 
 DUTY = "sweep"
-ABANDONED_AFTER_S = 3600
+ABANDONED_AFTER_S = 2 * jobs.UPLOAD_MAX_S
 ABANDONED_PER_SWEEP = 500
 
 

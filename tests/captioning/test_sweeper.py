@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 from captioning import jobs, workers
 from captioning.broker import queue_name
 from captioning.database import Database, db_now
-from captioning.errors import StorageUnavailable
+from captioning.errors import StorageUnavailable, UploadTooSlow
 from captioning.models import Image, Job, JobStatus, Turn, Worker, new_id
 from captioning.queue import Queue
 from captioning.sweeper import ABANDONED_AFTER_S, ABANDONED_PER_SWEEP, SweepReport, sweep
@@ -182,6 +182,62 @@ def test_a_store_that_is_away_keeps_the_rows_for_another_sweep(
             sweep_now(queue)
     assert images(queue) == [image.id]
     assert sweep_now(queue).images_removed == 1
+    assert files(queue) == []
+
+
+def test_an_image_that_cannot_be_removed_stands_in_no_others_way(queue: Queue) -> None:
+    stubborn = abandon(queue, 2 * ABANDONED_AFTER_S)
+    for _ in range(3):
+        abandon(queue, 2 * ABANDONED_AFTER_S)
+    queue.storage.delete([stubborn.key])
+    in_the_way = Path(queue.settings.data_dir) / "storage" / stubborn.key
+    (in_the_way / "inside").mkdir(parents=True)
+    with pytest.raises(StorageUnavailable):
+        sweep_now(queue)
+    assert images(queue) == [stubborn.id]
+    (in_the_way / "inside").rmdir()
+    in_the_way.rmdir()
+    assert sweep_now(queue).images_removed == 1
+    assert files(queue) == []
+
+
+def test_a_store_that_is_away_is_not_asked_for_every_image(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fail(keys: object) -> None:
+        asked.append(keys)
+        raise StorageUnavailable
+
+    for _ in range(10):
+        abandon(queue, 2 * ABANDONED_AFTER_S)
+    monkeypatch.setattr(queue.storage, "delete", fail)
+    with pytest.raises(StorageUnavailable):
+        sweep_now(queue)
+    assert len(asked) == 3
+    assert len(images(queue)) == 10
+
+
+@pytest.mark.parametrize("swept", [False, True])
+def test_an_upload_that_stood_still_for_too_long_becomes_no_job(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, swept: bool
+) -> None:
+    """A laptop goes to sleep between an upload's bytes and its jobs; another worker may have
+    swept the upload away meanwhile."""
+    put = queue.storage.put
+
+    def put_and_sleep(key: str, data: bytes) -> None:
+        put(key, data)
+        with queue.database.write() as session:
+            session.execute(update(Image).values(created_at=db_now(-ABANDONED_AFTER_S - 1)))
+        if swept:
+            sweep_now(queue)
+
+    monkeypatch.setattr(queue.storage, "put", put_and_sleep)
+    with pytest.raises(UploadTooSlow):
+        queue.submit(photo())
+    assert images(queue) == []
     assert files(queue) == []
 
 
