@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -37,21 +39,36 @@ class Storage:
         self.url = url
 
     @cached_property
-    def _store(self) -> ObjectStore:
+    def _folder(self) -> Path | None:
         parts = urlsplit(self.url)
-        if parts.scheme == "file":
-            return LocalStore(Path(url2pathname(parts.path)), mkdir=True)
+        return Path(url2pathname(parts.path)) if parts.scheme == "file" else None
+
+    @cached_property
+    def _store(self) -> ObjectStore:
+        if self._folder:
+            return LocalStore(self._folder, mkdir=True)
         return from_url(self.url, retry_config=RETRY, client_options=CLIENT)
 
     def put(self, key: str, data: bytes) -> None:
-        """Write an object whole: a reader sees all of it or nothing."""
+        """Write an object whole: a reader sees all of it or nothing, and what has been
+        written outlives a power cut, as the row of its job does."""
         with _errors_as_ours(key):
             self._store.put(key, data)
+            if self._folder:
+                _sync(self._folder, key)
 
     def get(self, key: str) -> bytes:
         """Raises: ImageNotFound."""
         with _errors_as_ours(key):
             return bytes(self._store.get(key).bytes())
+
+    def free_bytes(self) -> int | None:
+        """Room on the disk of a folder; None for an object store, which has no end."""
+        if not self._folder:
+            return None
+        with _errors_as_ours("/"):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            return shutil.disk_usage(self._folder).free
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; those that are gone already are fine."""
@@ -61,6 +78,19 @@ class Storage:
                     self._store.delete(key)
             except ImageNotFound:
                 continue
+
+
+def _sync(folder: Path, key: str) -> None:
+    """Flush a file, then its name and those of the folders above it."""
+    path = folder / key
+    for entry in (path, *path.parents):
+        descriptor = os.open(entry, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if entry == folder:
+            break
 
 
 @contextmanager

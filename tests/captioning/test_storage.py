@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -50,6 +51,27 @@ def test_deleting_is_final_and_may_be_repeated(storage: Storage, tmp_path: Path)
 def test_nothing_is_made_before_first_use(tmp_path: Path) -> None:
     Storage((tmp_path / "storage").as_uri())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_put_is_flushed_with_its_name(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No test can cut the power: it watches what is handed to fsync, and when."""
+    flushed = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        flushed.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    storage.put("images/a.jpg", b"x")
+    root = tmp_path / "storage"
+    assert flushed == [root / "images" / "a.jpg", root / "images", root]
+
+
+def test_an_object_store_has_no_end() -> None:
+    assert Storage("s3://bucket").free_bytes() is None
 
 
 def test_a_reader_never_sees_half_an_object(storage: Storage) -> None:
