@@ -37,6 +37,9 @@ from captioning.errors import DatabaseUnavailable
 BUSY_TIMEOUT_S = 15
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_S = 30
+NO_WRITES = ("25006", "0A000")
+"""SQLSTATEs of a PostgreSQL that takes no writes, and of a standby that is asked whether it
+would (feature_not_supported, of which we use nothing else)."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -202,7 +205,9 @@ def _unavailable_as_ours() -> Iterator[None]:
     except DBAPIError as error:
         # Its very class, no subclass, is how SQLite calls a file that is damaged or no database.
         damaged = type(error) is DatabaseError
-        if isinstance(error, OperationalError) or damaged or error.connection_invalidated:
+        read_only = getattr(error.orig, "sqlstate", None) in NO_WRITES
+        away = isinstance(error, OperationalError) or error.connection_invalidated
+        if away or damaged or read_only:
             # Drivers add hints and details on further lines.
             raise DatabaseUnavailable(str(error.orig).partition("\n")[0]) from error
         raise

@@ -16,7 +16,12 @@
     │   └── ImageUnreadable
     ├── NotFound                   JobNotFound, BatchNotFound, ImageNotFound
     ├── WrongState                 the job is not in a state that allows this
-    └── Unavailable                StorageUnavailable, DatabaseUnavailable, UploadTooSlow
+    └── Unavailable                a part is away, or has no room for more
+        ├── DatabaseUnavailable
+        ├── StorageUnavailable
+        │   └── StorageFull
+        ├── QueueFull
+        └── UploadTooSlow
 
 The first line of a docstring is the title that people see; the message says what happened
 this time. Nothing here knows of HTTP: web/problems.py holds the only table of statuses.
@@ -164,6 +169,18 @@ class DatabaseUnavailable(Unavailable):
     """The database cannot be reached."""
 
     code = "database_unavailable"
+
+
+class StorageFull(StorageUnavailable):
+    """There is no room for more images."""
+
+    code = "storage_full"
+
+
+class QueueFull(Unavailable):
+    """Too many photographs are waiting already."""
+
+    code = "queue_full"
 
 
 class UploadTooSlow(Unavailable):

@@ -149,6 +149,12 @@ def _oldest_s(session: Session, model: str) -> float:
     return max((now - available_at).total_seconds(), 0)
 
 
+def count_queued(session: Session, *, at_most: int) -> int:
+    """Jobs of all models that wait, counted up to `at_most`."""
+    head = select(Job.id).where(Job.status == JobStatus.QUEUED).limit(at_most)
+    return session.scalar(select(func.count()).select_from(head.subquery())) or 0
+
+
 def live_workers(session: Session) -> Sequence[Worker]:
     """Workers that have loaded their models and were seen lately."""
     seen = Worker.seen_at > db_now(-WORKER_SILENT_S)

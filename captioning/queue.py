@@ -24,6 +24,8 @@ from captioning.errors import (
     ImageRejected,
     InvalidOption,
     NoImage,
+    QueueFull,
+    StorageFull,
     StorageUnavailable,
     TooManyImages,
     UnknownModel,
@@ -108,6 +110,7 @@ class Queue:
         options = self.options(model, decoding, num_captions, max_words)
 
         def make() -> str:
+            self._require_room()
             upload = as_upload(photo)
             good = [(upload, self._normalise(upload))]
             return self._store(good, options, batch=None, once=once)[0]
@@ -172,6 +175,7 @@ class Queue:
             return made_id
 
     def _make_batch(self, uploads: Iterable[Upload], options: JobOptions, once: Once | None) -> str:
+        self._require_room()
         good: list[tuple[Upload, NormalisedImage]] = []
         rejected: list[Rejection] = []
         for index, upload in enumerate(uploads):
@@ -190,6 +194,20 @@ class Queue:
         batch = Batch(rejected=[vars(rejection) for rejection in rejected])
         self._store(good, options, batch=batch, once=once)
         return batch.id
+
+    def _require_room(self) -> None:
+        """Refuse an upload before it costs anything. One that may begin is taken whole: the
+        limits leave room for as many as arrive at once.
+
+        Raises: QueueFull, StorageFull, Unavailable.
+        """
+        limit = self.settings.max_queued_jobs
+        with self.database.read() as session:
+            if queries.count_queued(session, at_most=limit) == limit:
+                raise QueueFull(f"{limit} photographs are waiting already.")
+        free = self.storage.free_bytes()
+        if free is not None and free < self.settings.min_free_bytes:
+            raise StorageFull(f"The disk of the image store has {free} bytes left.")
 
     def _normalise(self, upload: Upload) -> NormalisedImage:
         return normalise(

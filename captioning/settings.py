@@ -80,6 +80,14 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(
         default=250_000_000, gt=0, description="Largest upload, all its files together, in bytes."
     )
+    max_queued_jobs: int = Field(
+        default=100_000, gt=0, description="Waiting jobs at which uploads are refused for a while."
+    )
+    min_free_bytes: int = Field(
+        default=500_000_000,
+        ge=0,
+        description="Room on the disk of the images below which uploads are refused.",
+    )
     max_captions: int = Field(
         default=5, gt=0, description="Most candidate captions that one job may ask for."
     )

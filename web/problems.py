@@ -32,7 +32,13 @@ STATUSES: dict[type[Exception], HTTPStatus] = {
 }
 """A type that is not named has the status of its nearest base."""
 
-RETRY_AFTER_S = 5
+RETRY_AFTER_S: dict[type[Exception], int] = {
+    errors.Unavailable: 5,
+    errors.QueueFull: 30,
+    errors.StorageFull: 60,
+}
+"""When to come back, as told to programs that are refused for now."""
+
 NAMESPACE = "urn:captioning:problem:"
 
 
@@ -56,13 +62,15 @@ def init_app(app: APIFlask) -> None:
 
 
 def of_domain(error: errors.CaptioningError) -> Problem:
-    status = next(STATUSES[cls] for cls in type(error).__mro__ if cls in STATUSES)
+    kinds = type(error).__mro__
+    status = next(STATUSES[kind] for kind in kinds if kind in STATUSES)
     extra = {}
     if isinstance(error, AllRejected):
         extra["rejected"] = [asdict(rejection) for rejection in error.rejected]
     headers = {}
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["Retry-After"] = str(RETRY_AFTER_S)
+    if isinstance(error, errors.Unavailable):
+        retry_after_s = next(RETRY_AFTER_S[kind] for kind in kinds if kind in RETRY_AFTER_S)
+        headers["Retry-After"] = str(retry_after_s)
     return Problem(status, error.code, error.title(), str(error), extra, headers)
 
 

@@ -24,15 +24,19 @@ from captioning.errors import (
     ImageUnreadable,
     InvalidOption,
     NoImage,
+    QueueFull,
+    StorageFull,
     StorageUnavailable,
     TooManyImages,
     UnknownModel,
     UnsupportedImageType,
 )
 from captioning.jobs import CaptionText, JobOptions
+from captioning.migrate import migrate
 from captioning.models import Base, Batch, Image, Job, JobStatus
 from captioning.queue import AllRejected, Queue, Upload
 from captioning.settings import Settings
+from tests import servers
 from tests.factories import MODEL, encoded, photo
 from tests.servers import Valkey
 
@@ -327,11 +331,69 @@ def test_a_store_that_fails_in_the_middle_leaves_nothing(
     assert rings(valkey) == 0
 
 
-def test_a_store_that_is_away_leaves_rows_for_the_sweeper_only(queue: Queue) -> None:
+def test_a_store_that_is_away_leaves_nothing(queue: Queue) -> None:
     (Path(queue.settings.data_dir) / "storage").write_text("in the way")
     with pytest.raises(StorageUnavailable):
         queue.submit_many(uploads(3), OPTIONS)
-    assert rows(queue) == {"batch": 0, "image": 3, "job": 0}
+    assert rows(queue) == {"batch": 0, "image": 0, "job": 0}
+
+
+def test_a_full_queue_refuses_until_jobs_have_been_taken(settings: Settings) -> None:
+    queue = Queue(settings.model_copy(update={"max_queued_jobs": 3}))
+    queue.submit_many(uploads(2), OPTIONS)
+    queue.submit_many(uploads(2), OPTIONS)  # begins below the limit, and is taken whole
+    before = rows(queue), files(queue)
+    with pytest.raises(QueueFull, match="3"):
+        queue.submit_many(uploads(1), OPTIONS)
+    with pytest.raises(QueueFull):
+        queue.submit(photo())
+    assert (rows(queue), files(queue)) == before
+    caption_all(queue, "a dog")
+    assert queue.submit(photo()).status == JobStatus.QUEUED
+    queue.close()
+
+
+def test_a_disk_that_is_nearly_full_refuses(settings: Settings) -> None:
+    queue = Queue(settings.model_copy(update={"min_free_bytes": 10**18}))
+    with pytest.raises(StorageFull):
+        queue.submit_many(uploads(1), OPTIONS)
+    with pytest.raises(StorageFull):
+        queue.submit(photo())
+    assert nothing_left(queue)
+    queue.close()
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_sqlite_that_takes_no_writes_refuses_the_upload(
+    settings: Settings, database: Database
+) -> None:
+    path = database.engine.url.database
+    url = f"sqlite:///file:{path}?mode=ro&uri=true"
+    queue = Queue(settings.model_copy(update={"database_url": url}))
+    with pytest.raises(DatabaseUnavailable, match="readonly"):
+        queue.submit_many(uploads(2), OPTIONS)
+    assert nothing_left(queue)
+    queue.close()
+
+
+@pytest.mark.slow
+def test_a_postgresql_that_has_become_a_standby_refuses_the_upload(tmp_path: Path) -> None:
+    """Its clients were not told of the failover."""
+    server = servers.PostgreSQL()
+    try:
+        server.create("captioning")
+        queue = Queue(Settings(data_dir=tmp_path, database_url=server.url("captioning")))
+        migrate(queue.database)
+        server.stop()
+        (server.data / "standby.signal").touch()
+        server.start()
+        assert nothing_left(queue)  # it can be read
+        with pytest.raises(DatabaseUnavailable):
+            queue.submit_many(uploads(2), OPTIONS)
+        assert nothing_left(queue)
+        queue.close()
+    finally:
+        server.close()
 
 
 def test_a_database_that_fails_at_the_end_leaves_nothing(

@@ -31,6 +31,8 @@ from web.problems import of_domain
         (errors.JobNotFound(), 404),
         (errors.WrongState(), 409),
         (errors.StorageUnavailable(), 503),
+        (errors.StorageFull(), 503),
+        (errors.QueueFull(), 503),
         (errors.SettingsError(), 500),
     ],
 )
@@ -81,6 +83,15 @@ def test_a_database_that_is_away_is_unavailable(tmp_path: Path) -> None:
         assert answer.status_code == 503
         assert answer.headers["Retry-After"] == "5"
     assert client.get("/api/v1/jobs").json["code"] == "database_unavailable"
+
+
+def test_a_full_queue_says_when_to_come_back(settings: Settings) -> None:
+    client = create_app(settings.model_copy(update={"max_queued_jobs": 1})).test_client()
+    assert client.post("/api/v1/jobs", data={"image": part(photo())}).status_code == 202
+    for path, field in (("/api/v1/jobs", "image"), ("/api/v1/batches", "images")):
+        answer = client.post(path, data={field: part(photo())})
+        assert (answer.status_code, answer.json["code"]) == (503, "queue_full")
+        assert answer.headers["Retry-After"] == "30"
 
 
 def test_a_store_that_is_away_refuses_the_upload(settings: Settings, tmp_path: Path) -> None:
