@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -81,7 +82,7 @@ def worker() -> None:
 
 
 @main.command()
-@click.argument("photos", nargs=-1, required=True, metavar="PHOTO...")
+@click.argument("photos", nargs=-1, required=True, metavar="PHOTO|FOLDER...")
 @click.option("--model", help="One of the models on offer.  [default: the first]")
 @click.option(
     "--decoding", type=click.Choice(["beam", "greedy"]), default="beam", show_default=True
@@ -96,20 +97,29 @@ def worker() -> None:
     default=300,
     show_default=True,
     metavar="SECONDS",
-    help="How long to wait for all of them.",
+    help="Give up when none has finished for so long.",
 )
 @click.option("--jsonl", is_flag=True, help="Print one JSON object for each photograph.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Wait, and write JSON lines to this file. What has a caption in it is left alone, so "
+    "that the same command goes on after a stop.",
+)
 @_one_line_errors
 def submit(photos: tuple[str, ...], **choices: Any) -> None:
-    """Hand in photographs. Prints a job id for each, in the order given.
+    """Hand in photographs, and those of folders. Prints a job id for each, in order.
 
     A photograph that cannot be read or captioned is reported and the others go on; the exit
     code is then 1.
     """
-    from captioning import shell
+    from captioning import submission
 
     with _connected() as queue:
-        well = shell.submit(queue, photos, **choices)
+        try:
+            well = submission.submit(queue, photos, **choices)
+        except OSError as error:  # of the file to write
+            raise click.ClickException(f"{error.filename}: {error.strerror}") from error
     sys.exit(0 if well else 1)
 
 

@@ -64,11 +64,14 @@ def test_the_curls_get_a_caption(service: Service) -> None:
     assert '"succeeded"' in run(read, JOB_ID=job[1])
 
 
-def test_the_shell_commands_work_beside_the_service(service: Service) -> None:
-    (submit,) = lines_with("captioning submit")
-    rows = [line.split("\t") for line in run(submit, **service.environment).splitlines()]
+def test_the_shell_commands_work_beside_the_service(service: Service, tmp_path: Path) -> None:
+    files, folder = lines_with("captioning submit")
+    rows = [line.split("\t") for line in run(files, **service.environment).splitlines()]
     assert [row[0] for row in rows] == ["web/samples/cat.jpg", "web/samples/coffee.jpg"]
     assert all(row[1] for row in rows)
+    out = tmp_path / "captions.jsonl"
+    run(folder.replace("captions.jsonl", str(out)), **service.environment)
+    assert len(out.read_text().splitlines()) == len(list((ROOT / "web/samples").glob("*.jpg")))
 
 
 def test_the_python_examples_print_captions(service: Service, tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from click.testing import CliRunner, Result
 
-from captioning import jobs, workers
+from captioning import jobs, queries, workers
 from captioning.cli import main
 from captioning.database import Database
 from captioning.jobs import CaptionText
@@ -59,6 +60,33 @@ def caption_all(database: Database, text: str) -> None:
         jobs.succeed(session, claim.token, captions, model_revision="r1")
 
 
+class Captioning:
+    """A worker that gives every job the same caption, in a thread."""
+
+    def __init__(self, database: Database, text: str) -> None:
+        self._database = database
+        self._text = text
+        self._stop = Event()
+        self._thread = Thread(target=self._work)
+        self.batch_sizes: list[int] = []
+
+    def __enter__(self) -> Captioning:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while not self._stop.wait(0.02):
+            with self._database.read() as session:
+                waiting = queries.count_claimable(session, "bundled", at_most=100)
+            if waiting:
+                self.batch_sizes.append(waiting)
+                caption_all(self._database, self._text)
+
+
 def test_submit_prints_a_job_for_each_photograph(database: Database, photos: list[str]) -> None:
     result = call("submit", *photos, "--num-captions", "2")
     assert result.exit_code == 0, result.output
@@ -91,6 +119,69 @@ def test_submit_prints_json_lines(database: Database, photos: list[str], tmp_pat
     first, second = map(json.loads, result.stdout.splitlines())
     assert first == {"photo": photos[0], "job": read_job(database, first["job"]).id}
     assert second == {"photo": f"{tmp_path}/empty.jpg", "error": "image_empty"}
+
+
+def test_submit_takes_the_photographs_of_folders(
+    database: Database, photos: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "album" / "inner"
+    folder.mkdir(parents=True)
+    for name in ("b.JPG", "a.png", ".hidden.jpg", "notes.txt"):
+        (folder / name).write_bytes(photo())
+    (folder / "circle").symlink_to(tmp_path / "album")
+    (folder / "nowhere.jpg").symlink_to(tmp_path / "gone.jpg")
+    os.mkfifo(folder / "pipe.jpg")
+    result = call("submit", str(tmp_path / "album"), photos[0], "--jsonl")
+    assert result.exit_code == 0, result.stderr
+    submitted = [json.loads(line)["photo"] for line in result.stdout.splitlines()]
+    assert submitted == [f"{folder}/a.png", f"{folder}/b.JPG", photos[0]]
+
+
+def test_submit_goes_on_where_it_was_stopped(
+    database: Database, photos: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "captions.jsonl"
+    done = json.dumps({"photo": photos[0], "captions": ["A red square."]})
+    failed = json.dumps({"photo": photos[1], "error": "crashed", "captions": []})
+    out.write_text(f"{done}\n{failed}\n" + '{"photo": "cut o')
+    with Captioning(database, "A blue square."):
+        result = call("submit", *photos, "--out", str(out))
+    assert (result.exit_code, result.stdout) == (0, "")
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["photo"] for line in lines] == photos
+    assert lines[0] == json.loads(done)
+    assert lines[1]["captions"] == ["A blue square."]
+    again = call("submit", *photos, "--out", str(out))
+    assert again.exit_code == 0
+    assert [json.loads(line) for line in out.read_text().splitlines()] == lines
+
+
+def test_submit_never_queues_a_whole_folder_at_once(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captioning.submission.AHEAD", 2)
+    for number in range(5):
+        (tmp_path / f"{number}.jpg").write_bytes(photo())
+    with Captioning(database, "A square.") as worker:
+        result = call("submit", str(tmp_path), "--wait")
+    assert [line.split("\t")[1] for line in result.stdout.splitlines()] == ["A square."] * 5
+    assert max(worker.batch_sizes) <= 2
+
+
+def test_submit_hands_in_nothing_more_once_it_gave_up(
+    database: Database, photos: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("captioning.submission.AHEAD", 1)
+    result = call("submit", *photos, "--wait", "--timeout", "0.1")
+    assert result.exit_code == 1
+    assert result.stderr.count("still queued") == 1
+    assert call("status").stdout.split()[:2] == ["queued", "1"]
+
+
+def test_a_file_that_cannot_be_written_is_one_line(database: Database, photos: list[str]) -> None:
+    result = call("submit", *photos, "--out", "/no/such/folder/out.jsonl")
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "/no/such/folder/out.jsonl: No such file" in result.stderr
 
 
 @pytest.mark.parametrize(
