@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast check bench bundled-model clean venv venv-dev
+.PHONY: help run test test-fast check bench bench-gpu bench-quality bundled-model clean venv venv-dev
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -25,7 +25,13 @@ check: venv-dev ## ruff, mypy --strict, import-linter
 	$(BIN)/lint-imports
 
 bench: venv-dev ## Measure speed side by side; results in benchmarks/results.md
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks cpu
+
+bench-gpu: venv-dev ## The same on a GPU, or say that there is none; results in benchmarks/results-gpu.md
+	$(BIN)/python -m benchmarks cuda
+
+bench-quality: venv-dev ## What each precision costs on the dev photographs in DATA=folder
+	$(BIN)/python -m benchmarks.quality "$(DATA)"
 
 bundled-model: venv-dev ## Train the bundled model on DATA=folder (see recipes/bundled.toml)
 	@test -d "$(DATA)/flickr8k/train" || { echo "make bundled-model DATA=folder: no $(DATA)/flickr8k/train"; exit 1; }

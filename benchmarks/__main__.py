@@ -1,33 +1,57 @@
-"""`python -m benchmarks`: measure all, print tables, and keep them in benchmarks/results.md."""
+"""`python -m benchmarks [cpu|cuda]`: measure all, print tables, and keep them in
+benchmarks/results.md or benchmarks/results-gpu.md."""
 
 from __future__ import annotations
 
 import platform
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
-from benchmarks import decoding
+from benchmarks import decoding, end_to_end
+from clipcap import Captioner
 
 ROUNDS = 5
-RESULTS = Path(__file__).parent / "results.md"
+HERE = Path(__file__).parent
 
 
-def main() -> None:
-    rows = decoding.measure(ROUNDS)
+def main(kind: str = "cpu") -> None:
+    if kind == "cuda" and not torch.cuda.is_available():
+        sys.exit("skipped: there is no GPU that torch can use")
+    device = torch.device(kind)
+    on_gpu = device.type == "cuda"
+    cases = decoding.GPU_CASES if on_gpu else decoding.CPU_CASES
+    captioner = Captioner.load("bundled", device)
     lines = [
-        f"# {datetime.now(UTC):%Y-%m-%d}, {torch.get_num_threads()} threads of {_processor()}, "
-        f"torch {torch.__version__}",
+        f"# {datetime.now(UTC):%Y-%m-%d}, {_chip(device)}, torch {torch.__version__}",
         "",
-        f"## {(decoding.__doc__ or '').splitlines()[0]}",
+        f"## {_title(decoding.__doc__)}",
         "",
         decoding.HEADER,
-        *map(str, rows),
+        *map(str, decoding.measure(ROUNDS, device, cases)),
+        "",
+        f"## {_title(end_to_end.__doc__)}",
+        "",
+        f"Precision: {captioner.precision.mode}, revision {captioner.revision}.",
+        "",
+        end_to_end.HEADER,
+        *map(str, end_to_end.measure(ROUNDS, captioner)),
         "",
     ]
     print("\n".join(lines))
-    RESULTS.write_text("\n".join(lines))
+    (HERE / ("results-gpu.md" if on_gpu else "results.md")).write_text("\n".join(lines))
+
+
+def _title(text: str | None) -> str:
+    return " ".join((text or "").split()).rstrip(".")
+
+
+def _chip(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} threads of {_processor()}"
 
 
 def _processor() -> str:
@@ -39,4 +63,4 @@ def _processor() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

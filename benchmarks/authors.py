@@ -22,7 +22,7 @@ def generate_beam(
     first = model(inputs_embeds=prefix).logits[:, -1].log_softmax(dim=-1)  # (1, V)
     sums, tokens = (found.squeeze(0) for found in first.topk(beam_size))  # (beam_size,)
     ids = tokens[:, None]
-    lengths = torch.ones(beam_size)
+    lengths = torch.ones(beam_size, device=prefix.device)
     stopped = tokens == stop_id
     while not stopped.all() and ids.shape[1] < max_tokens:
         read = torch.cat([prefix.expand(beam_size, -1, -1), model.transformer.wte(ids)], dim=1)

@@ -18,13 +18,15 @@ def side_by_side(contenders: Mapping[str, Callable[[], object]], rounds: int) ->
         for name, run in contenders.items():
             started = time.perf_counter()
             run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             if turn:
                 times[name].append(1000 * (time.perf_counter() - started))
     return {name: statistics.median(measured) for name, measured in times.items()}
 
 
-def memory_bandwidth() -> float:
-    """How fast this machine reads memory, in GB a second."""
-    block = torch.ones(STREAMED_BYTES // 4)
+def memory_bandwidth(device: torch.device) -> float:
+    """How fast the device reads its memory, in GB a second."""
+    block = torch.ones(STREAMED_BYTES // 4, device=device)
     (taken_ms,) = side_by_side({"read": block.sum}, rounds=5).values()
     return STREAMED_BYTES / taken_ms / 1e6

@@ -17,11 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from clipcap.largest import largest
 from clipcap.linear import linear
 from clipcap.precision import Mode
 
 ACTIVATIONS = {"gelu_new": partial(functional.gelu, approximate="tanh")}
 """Those that torch has as one operation, beside transformers' own."""
+SHARPENED = 32
+"""How many logits of a row are computed again. A step of beam search considers at most 20 with
+the usual five beams and three stop tokens."""
 
 
 class GPT2:
@@ -37,7 +41,9 @@ class GPT2:
         ]
         self._norm = _norm(network.ln_f)
         # What all logits of a row have in common says nothing, but would take bits from the rest.
-        self._head = linear(self._tokens - self._tokens.mean(dim=0), None, mode)
+        self._common = self._tokens.mean(dim=0)
+        self._head = linear(self._tokens - self._common, None, mode)
+        self._exact = mode == "fp32"
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Shapes: tokens `(N,)` → `(N, 1, E)`."""
@@ -54,8 +60,16 @@ class GPT2:
         for layer in self._layers:
             x = layer(x, cache)
         cache.length = last
-        logits: Tensor = self._head(self._norm(x[:, -1]))
-        return logits
+        hidden = self._norm(x[:, -1])  # (N, E)
+        logits: Tensor = self._head(hidden)
+        return logits if self._exact else self._sharpened(logits, hidden)
+
+    def _sharpened(self, logits: Tensor, hidden: Tensor) -> Tensor:
+        """Those that a search may choose from are computed again in single precision: rounded
+        as the others are, many a caption would be another one."""
+        _, few = largest(logits, SHARPENED)
+        exact = (self._tokens[few] * hidden[:, None]).sum(dim=-1) - hidden.mv(self._common)[:, None]
+        return logits.scatter_(1, few, exact)
 
 
 class KeyValues:

@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from clipcap.largest import largest
 from clipcap.options import DecodingOptions
 from clipcap.search.constraints import within_words, without_repeats
 from clipcap.search.hypothesis import Hypothesis
-from clipcap.search.largest import largest
 from clipcap.search.model import Model, begin
 from clipcap.search.vocabulary import Vocabulary
 

@@ -14,8 +14,8 @@ from transformers import GPT2LMHeadModel
 
 from clipcap import DecodingOptions
 from clipcap.gpt2 import GPT2, KeyValues
+from clipcap.largest import largest
 from clipcap.search import Hypothesis, Vocabulary, search
-from clipcap.search.largest import largest
 from tests.clipcap.decoders import (
     NEVER,
     SIZE,
