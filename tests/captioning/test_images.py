@@ -25,6 +25,7 @@ from captioning.errors import (
 )
 from captioning.images import STORED_SIDE_PX, THUMBNAIL_SIDE_PX, NormalisedImage, normalise
 from tests.factories import encoded, photo
+from tests.hostile import noise, png, with_segment
 
 LIMIT_PX = 40_000_000
 EXIF_ORIENTATION, EXIF_GPS, EXIF_MAKE = 0x0112, 0x8825, 0x010F
@@ -69,14 +70,6 @@ def quadrants(size: tuple[int, int] = (64, 32)) -> Image.Image:
     for x, y, colour in corners:
         image.paste(colour, (x, y, x + half[0], y + half[1]))
     return image
-
-
-def noise(size: tuple[int, int] = (160, 120), mode: str = "RGB") -> Image.Image:
-    """Something that does not compress, so that a cut hits pixels."""
-    channels = len(Image.new(mode, (1, 1)).getbands())
-    wanted = size[0] * size[1] * channels
-    blocks = (hashlib.sha256(str(i).encode()).digest() for i in range(wanted // 32 + 1))
-    return Image.frombytes(mode, size, b"".join(blocks)[:wanted])
 
 
 # --- what is accepted ---------------------------------------------------------------------
@@ -200,11 +193,6 @@ def test_odd_metadata_beside_an_orientation_spoils_no_photograph() -> None:
     exif[0x9286] = b"\xff" * 50
     data = encoded(quadrants(), "JPEG", exif=exif.tobytes())
     assert stored(data).size == (32, 64)
-
-
-def with_segment(jpeg: bytes, marker: int, payload: bytes) -> bytes:
-    segment = bytes((0xFF, marker)) + struct.pack(">H", len(payload) + 2) + payload
-    return jpeg[:2] + segment + jpeg[2:]
 
 
 # --- colours ------------------------------------------------------------------------------
@@ -406,17 +394,6 @@ def test_damaged_bytes_are_refused_or_read_but_nothing_else_happens(format: str)
         except ImageRejected:
             continue
         assert Image.open(io.BytesIO(taken.jpeg)).size == (taken.width, taken.height)
-
-
-def png(width: int, height: int, depth: int, colour: int, rows: bytes, *extra: Any) -> bytes:
-    def chunk(kind: bytes, payload: bytes) -> bytes:
-        checksum = struct.pack(">I", zlib.crc32(kind + payload))
-        return struct.pack(">I", len(payload)) + kind + payload + checksum
-
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    body = b"".join(chunk(kind, payload) for kind, payload in extra)
-    pixels = chunk(b"IDAT", zlib.compress(rows))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + pixels + chunk(b"IEND", b"")
 
 
 @pytest.fixture
