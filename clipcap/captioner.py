@@ -29,6 +29,7 @@ from clipcap.errors import ClipCapError, OptionsError
 from clipcap.gpt2 import GPT2
 from clipcap.linear import convert_linears
 from clipcap.mappers import Mapper
+from clipcap.memory import Room
 from clipcap.models import locate
 from clipcap.options import DecodingOptions
 from clipcap.precision import Precision, choose
@@ -58,7 +59,8 @@ class _Parts:
 
 
 class Captioner:
-    """A loaded bundle on one device. Threads may share it: they take turns at the model.
+    """A loaded bundle on one device. Threads may share it: they take turns at the model. More
+    images at once than the device has memory for are done in parts.
 
     `close`, or leaving a `with` block, lets go of the model and its memory.
     """
@@ -74,6 +76,7 @@ class Captioner:
         Raises: OptionsError, where the device cannot compute in this precision.
         """
         self._turn = threading.RLock()
+        self._room_to_encode, self._room_to_decode = Room(), Room()
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.precision = choose(precision, self.device)
         # What int8 costs is measured, and accepted, of a decoder.
@@ -172,8 +175,11 @@ class Captioner:
     def encode(self, pixels: Tensor) -> Tensor:
         """Shapes: pixels `(B, 3, H, W)` → embedding `(B, D)`, normalised if the bundle says so."""
         with self._turn:
-            embedding = self._parts.encoder.encode(pixels.to(self.device))
-        return self.normalize(embedding)
+            encoder = self._parts.encoder
+            embeddings = self._room_to_encode.run(
+                lambda part: encoder.encode(pixels[part].to(self.device)), len(pixels)
+            )
+        return self.normalize(torch.cat(embeddings))
 
     def normalize(self, embedding: Tensor) -> Tensor:
         """L2-normalise embeddings `(B, D)` where the bundle was trained with it."""
@@ -212,7 +218,7 @@ class Captioner:
                 raise OptionsError(
                     "rank_by clip_score needs a CLIP that reads text, and embeddings"
                 )
-            found = search(self._parts.decoder, prefix.to(self.device), self._vocabulary, options)
+            found = self._search(prefix, options)
             _require_numbers(found)
             candidates = [self._distinct(hypotheses) for hypotheses in found]
             if not by_clip:
@@ -225,6 +231,14 @@ class Captioner:
                 for captions in candidates
             ]
         return [captions[: options.num_captions] for captions in candidates]
+
+    def _search(self, prefix: Tensor, options: DecodingOptions) -> list[list[Hypothesis]]:
+        decoder, vocabulary = self._parts.decoder, self._vocabulary
+        found = self._room_to_decode.run(
+            lambda part: search(decoder, prefix[part].to(self.device), vocabulary, options),
+            len(prefix),
+        )
+        return [hypotheses for part in found for hypotheses in part]
 
     def _distinct(self, hypotheses: list[Hypothesis]) -> list[Caption]:
         """Different tokens may say the same; the first has the best score."""
