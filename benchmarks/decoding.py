@@ -15,6 +15,7 @@ from benchmarks.timing import memory_bandwidth, side_by_side
 from clipcap import DecodingOptions
 from clipcap.gpt2 import GPT2
 from clipcap.precision import possible_modes
+from clipcap.recorded import RecordedGPT2
 from clipcap.search import Vocabulary, search
 
 TOKENS = 16
@@ -60,7 +61,8 @@ HEADER = """\
 def measure(rounds: int, device: torch.device, cases: Sequence[tuple[int, int]]) -> list[Row]:
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config()).eval().to(device)  # type: ignore[arg-type]
-    ours = {f"clipcap {mode}": GPT2(model, mode) for mode in possible_modes(device)}
+    network = RecordedGPT2 if device.type == "cuda" else GPT2
+    ours = {f"clipcap {mode}": network(model, mode) for mode in possible_modes(device)}
     if device.type == "cuda":  # nobody would run the others in fp32 there
         model = model.bfloat16()
     floors_ms = _floors_ms(model, device)

@@ -33,6 +33,7 @@ from clipcap.memory import Room
 from clipcap.models import locate
 from clipcap.options import DecodingOptions
 from clipcap.precision import Precision, choose
+from clipcap.recorded import RecordedGPT2
 from clipcap.search import Hypothesis, Vocabulary, search
 
 
@@ -86,12 +87,13 @@ class Captioner:
         bundle.mapper.to(self.device)
         convert_linears(bundle.mapper, around.mode)
         bundle.decoder.to(self.device)
+        network = RecordedGPT2 if self.device.type == "cuda" else GPT2
         self._loaded: _Parts | None = _Parts(
             bundle.config,
             bundle.revision,
             bundle.encoder,
             bundle.mapper,
-            GPT2(bundle.decoder.model, self.precision.mode),
+            network(bundle.decoder.model, self.precision.mode),
             bundle.decoder.tokenizer,
         )
         self._vocabulary = Vocabulary.of(

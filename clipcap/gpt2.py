@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -49,17 +49,15 @@ class GPT2:
         """Shapes: tokens `(N,)` → `(N, 1, E)`."""
         return functional.embedding(tokens, self._tokens)[:, None]
 
-    def __call__(self, x: Tensor, cache: KeyValues) -> Tensor:
+    def __call__(self, x: Tensor, cache: Cache) -> Tensor:
         """Logits, but for a number that all of a row share, of the token after the last of
         these positions, which go on from what the cache holds.
 
         Shapes: x `(N, T, E)` → `(N, V)`; T is 1 unless the cache is empty.
         """
-        first, last = cache.length, cache.length + x.shape[1]
-        x = x + self._positions[first:last]
+        x = x + cache.placed(self._positions, x.shape[1])
         for layer in self._layers:
             x = layer(x, cache)
-        cache.length = last
         hidden = self._norm(x[:, -1])  # (N, E)
         logits: Tensor = self._head(hidden)
         return logits if self._exact else self._sharpened(logits, hidden)
@@ -72,6 +70,22 @@ class GPT2:
         return logits.scatter_(1, few, exact)
 
 
+class Cache(Protocol):
+    """What rows have read, as the network sees it while it reads on."""
+
+    mask: Tensor | None
+    """Of bool, for positions that have not been read, where `keep` gives such."""
+
+    def placed(self, positions: Tensor, new: int) -> Tensor:
+        """Of the vectors of all positions, those of the next ones: `(new, E)`."""
+
+    def keep(self, layer: int, keys_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add those of a layer and give back all that it has.
+
+        Shapes: `(N, T, 2·E)` → twice `(N, T of all, E)`.
+        """
+
+
 class KeyValues:
     """The keys and values of what each row has read. Position comes first, so that what beams
     do not share is one block.
@@ -79,35 +93,45 @@ class KeyValues:
     Shapes: `(S, L, 2, N, E)`.
     """
 
+    mask: Tensor | None = None
+
     def __init__(self, config: GPT2Config, prefix: Tensor, longest: int) -> None:
         rows, self._shared, width = prefix.shape
         self._store = prefix.new_empty(longest, config.n_layer, 2, rows, width, dtype=torch.float32)
         self._images = torch.arange(rows, device=prefix.device)
-        self.length = 0
+        self._length = 0
+
+    @property
+    def read(self) -> Tensor:
+        """Shapes: `(T of all, L, 2, N, E)`."""
+        return self._store[: self._length]
+
+    def placed(self, positions: Tensor, new: int) -> Tensor:
+        self._length += new
+        return positions[self._length - new : self._length]
 
     def keep(self, layer: int, keys_values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add those of a layer and give back all that it has.
-
-        Shapes: `(N, T, 2·E)` → twice `(N, T of all, E)`.
-        """
-        rows, new, _ = keys_values.shape
-        last = self.length + new
-        added = keys_values.view(rows, new, 2, -1).permute(1, 2, 0, 3)  # (T, 2, N, E)
-        self._store[self.length : last, layer] = added
-        keys, values = self._store[:last, layer].permute(1, 2, 0, 3)  # (2, N, T, E)
+        first = self._length - keys_values.shape[1]
+        self._store[first : self._length, layer] = by_position(keys_values)
+        keys, values = self.read[:, layer].permute(1, 2, 0, 3)  # (2, N, T, E)
         return keys, values
 
     def select(self, rows: Tensor) -> None:
         """Go on with these rows, some perhaps more than once. Shapes: `(M,)`."""
         images = self._images[rows]
         if torch.equal(images, self._images):  # their prefixes stay where they are
-            changed = self._store[self._shared : self.length]
+            changed = self.read[self._shared :]
             changed.copy_(changed.index_select(3, rows))
             return
         S, L, two, _, E = self._store.shape
         store = self._store.new_empty(S, L, two, len(rows), E)
-        torch.index_select(self._store[: self.length], 3, rows, out=store[: self.length])
+        torch.index_select(self.read, 3, rows, out=store[: self._length])
         self._store, self._images = store, images
+
+
+def by_position(keys_values: Tensor) -> Tensor:
+    """Shapes: `(N, T, 2·E)` → `(T, 2, N, E)`."""
+    return keys_values.view(*keys_values.shape[:2], 2, -1).permute(1, 2, 0, 3)
 
 
 class _Layer:
@@ -124,14 +148,14 @@ class _Layer:
             self._scale /= index + 1
         self._index = index
 
-    def __call__(self, x: Tensor, cache: KeyValues) -> Tensor:
+    def __call__(self, x: Tensor, cache: Cache) -> Tensor:
         """Shapes: `(N, T, E)` → `(N, T, E)`."""
         x = x + self._attend(self._norm_1(x), cache)
         widened: Tensor = self._activation(self._widen(self._norm_2(x)))
         narrowed: Tensor = self._narrow(widened)
         return x + narrowed
 
-    def _attend(self, x: Tensor, cache: KeyValues) -> Tensor:
+    def _attend(self, x: Tensor, cache: Cache) -> Tensor:
         N, T, E = x.shape
         queries, keys_values = self._queries_keys_values(x).split([E, 2 * E], dim=-1)
         keys, values = cache.keep(self._index, keys_values)
@@ -140,7 +164,7 @@ class _Layer:
             for each in (queries, keys, values)
         )
         read = functional.scaled_dot_product_attention(
-            queries, keys, values, is_causal=T > 1, scale=self._scale
+            queries, keys, values, attn_mask=cache.mask, is_causal=T > 1, scale=self._scale
         )
         projected: Tensor = self._project(read.transpose(1, 2).reshape(N, T, E))
         return projected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache, GPT2LMHeadModel
 
 from clipcap.gpt2 import GPT2, KeyValues
+from clipcap.recorded import RecordedGPT2, RecordedStep
 
 Model = GPT2 | GPT2LMHeadModel
 """Ours, or one of transformers, which may be in training: slower, but never out of date."""
@@ -29,6 +31,8 @@ class Reading(Protocol):
 
 def begin(model: Model, max_tokens: int) -> Reading:
     """The last of `max_tokens` is never read."""
+    if isinstance(model, RecordedGPT2):
+        return _RecordedReading(model, max_tokens)
     if isinstance(model, GPT2):
         return _OurReading(model, max_tokens)
     return _TheirReading(model)
@@ -40,8 +44,8 @@ class _OurReading:
         self._max_tokens = max_tokens
 
     def read_prefix(self, prefix: Tensor) -> Tensor:
-        longest = prefix.shape[1] + self._max_tokens - 1
-        self._cache = KeyValues(self._model.config, prefix, longest)
+        self._longest = prefix.shape[1] + self._max_tokens - 1
+        self._cache = KeyValues(self._model.config, prefix, self._longest)
         return self._read(prefix.float())
 
     def step(self, rows: Tensor, tokens: Tensor) -> Tensor:
@@ -50,6 +54,24 @@ class _OurReading:
 
     def _read(self, vectors: Tensor) -> Tensor:
         return torch.log_softmax(self._model(vectors, self._cache), dim=-1)
+
+
+class _RecordedReading(_OurReading):
+    """The prefix is read as ever; the steps after it are recorded ones."""
+
+    def __init__(self, model: RecordedGPT2, max_tokens: int) -> None:
+        super().__init__(model, max_tokens)
+        self._recorded: Callable[..., RecordedStep] = model.recorded
+        self._step: RecordedStep | None = None
+
+    def step(self, rows: Tensor, tokens: Tensor) -> Tensor:
+        if self._step is None:
+            self._cache.select(rows)
+            self._step = self._recorded(len(rows), self._longest, rows.device)
+            self._step.go_on_from(self._cache)
+        else:
+            self._step.select(rows)
+        return torch.log_softmax(self._step.step(tokens), dim=-1)
 
 
 class _TheirReading:

@@ -11,11 +11,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from clipcap import DecodingOptions
 from clipcap.gpt2 import GPT2
 from clipcap.precision import possible_modes
+from clipcap.recorded import RecordedGPT2, rounded
 from clipcap.search import Vocabulary, begin, search
 from tests.clipcap.decoders import random_decoder, random_prefix, vocabulary
 
 MODES = possible_modes(torch.device("cpu"))
 WIDTH, SIZE, STOP = 96, 500, 7
+NEVER = Vocabulary(-1, torch.zeros(SIZE, dtype=torch.bool), torch.zeros(SIZE, dtype=torch.bool))
 LARGEST_ERROR = {"fp32": 1e-5, "bf16": 0.02, "int8": 0.05}
 
 
@@ -67,15 +69,38 @@ def test_it_says_what_transformers_says(chosen: dict[str, Any]) -> None:
         DecodingOptions(beam_rule="reference", beam_size=4, max_tokens=12),
     ],
 )
-def test_every_search_finds_the_same_with_transformers_model(options: DecodingOptions) -> None:
+@pytest.mark.parametrize("network_of", [GPT2, RecordedGPT2])
+def test_every_search_finds_the_same_with_transformers_model(
+    network_of: type[GPT2], options: DecodingOptions
+) -> None:
     for seed in range(10):
         model, prefixes = random_decoder(seed), random_prefix(seed, batch=5)
         theirs = search(model, prefixes, vocabulary(), options)
-        ours = search(GPT2(model), prefixes, vocabulary(), options)
+        ours = search(network_of(model), prefixes, vocabulary(), options)
         for found, wanted in zip(ours, theirs, strict=True):
             assert [one.token_ids for one in found] == [one.token_ids for one in wanted]
             for one, other in zip(found, wanted, strict=True):
                 assert one.log_probability == pytest.approx(other.log_probability, abs=1e-4)
+
+
+@torch.inference_mode()
+def test_recorded_steps_serve_one_search_after_another() -> None:
+    """Each leaves its keys and values behind, where the next has its own."""
+    torch.manual_seed(0)
+    model, options = network(), DecodingOptions(beam_size=3, max_tokens=12)
+    ours = RecordedGPT2(model)
+    for images, length in ((5, 9), (1, 4), (6, 9), (2, 20)):
+        prefixes = torch.randn(images, length, WIDTH)
+        found, wanted = (search(each, prefixes, NEVER, options) for each in (ours, model))
+        assert [[one.token_ids for one in ones] for ones in found] == [
+            [one.token_ids for one in ones] for ones in wanted
+        ]
+    assert len(ours._steps) == 3  # 5 and 6 images have the same
+
+
+def test_sizes_are_rounded_up_so_that_few_recordings_serve_all() -> None:
+    assert [rounded(rows, 40) for rows in (1, 8, 9, 80)] == [(8, 64), (8, 64), (16, 64), (128, 64)]
+    assert [rounded(8, longest)[1] for longest in (1, 32, 33)] == [32, 32, 64]
 
 
 @pytest.mark.parametrize("mode", MODES)

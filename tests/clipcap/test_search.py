@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 from clipcap import DecodingOptions
-from clipcap.gpt2 import GPT2, KeyValues
+from clipcap.gpt2 import GPT2, Cache
 from clipcap.largest import largest
 from clipcap.search import Hypothesis, Vocabulary, search
 from tests.clipcap.decoders import (
@@ -174,7 +174,7 @@ def rows_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     rows: list[int] = []
     read = GPT2.__call__
 
-    def counted(model: GPT2, vectors: Tensor, cache: KeyValues) -> Tensor:
+    def counted(model: GPT2, vectors: Tensor, cache: Cache) -> Tensor:
         rows.append(len(vectors) if vectors.shape[1] == 1 else 0)
         logits = read(model, vectors, cache)
         assert logits.shape == (len(vectors), SIZE)  # none for the positions of the prefix
