@@ -13,7 +13,9 @@
     │   ├── ImageTooLarge
     │   ├── UnsupportedImageType
     │   ├── ImageTooManyPixels
-    │   └── ImageUnreadable
+    │   ├── ImageUnreadable
+    │   ├── ImageUrlRefused        its address is not one to fetch
+    │   └── ImageUnfetchable
     ├── NotFound                   JobNotFound, BatchNotFound, ImageNotFound
     ├── WrongState                 the job is not in a state that allows this
     └── Unavailable                a part is away, or has no room for more
@@ -121,6 +123,18 @@ class ImageUnreadable(ImageRejected):
     """The image is damaged and cannot be read."""
 
     code = "image_unreadable"
+
+
+class ImageUrlRefused(ImageRejected):
+    """The image's address may not be fetched."""
+
+    code = "image_url_refused"
+
+
+class ImageUnfetchable(ImageRejected):
+    """The image cannot be fetched from its address."""
+
+    code = "image_unfetchable"
 
 
 class NotFound(CaptioningError):

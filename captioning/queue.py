@@ -94,7 +94,7 @@ class Queue:
 
     def submit(
         self,
-        photo: Photo,
+        photo: Photo | Callable[[], Upload],
         *,
         model: str | None = None,
         decoding: str = Decoding.BEAM,
@@ -102,8 +102,9 @@ class Queue:
         max_words: int | None = None,
         once: Once | None = None,
     ) -> JobHandle:
-        """Queue one photograph: a path, bytes, an open file or a PIL image. Captions end as
-        whole sentences within `max_words`. What was submitted `once` is not submitted again.
+        """Queue one photograph: a path, bytes, an open file, a PIL image, or what gets one when
+        it is needed. Captions end as whole sentences within `max_words`. What was submitted
+        `once` is not submitted again.
 
         Raises: ImageRejected, UnknownModel, InvalidOption, IdempotencyKeyReused, Unavailable.
         """
@@ -111,7 +112,7 @@ class Queue:
 
         def make() -> str:
             self._require_room()
-            upload = as_upload(photo)
+            upload = photo() if callable(photo) else as_upload(photo)
             good = [(upload, self._normalise(upload))]
             return self._store(good, options, batch=None, once=once)[0]
 

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
         ge=0,
         description="Room on the disk of the images below which uploads are refused.",
     )
+    fetch_image_urls: bool = Field(
+        default=True, description="Whether an image may be given by its public address."
+    )
     max_captions: int = Field(
         default=5, gt=0, description="Most candidate captions that one job may ask for."
     )

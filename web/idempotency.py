@@ -44,6 +44,8 @@ def _fingerprint() -> str:
         digest.update(len(value).to_bytes(8, "big") + value)
 
     add(request.path.encode())
+    if request.is_json:
+        add(request.get_data())
     for name, value in sorted(request.form.items(multi=True)):
         add(name.encode())
         add(value.encode())

@@ -1,4 +1,5 @@
-"""Files of a multipart form as uploads, one in memory at a time."""
+"""What was sent as uploads: files of a multipart form, one in memory at a time, or the address
+of an image."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from flask import request
 from werkzeug.datastructures import FileStorage
 
+from captioning import fetching
+from captioning.errors import ImageUrlRefused
 from captioning.queue import Upload
 from web.current import queue
 
@@ -22,3 +25,11 @@ def uploads(parts: Iterable[FileStorage]) -> Iterator[Upload]:
     for part in parts:
         with part.stream:
             yield Upload(part.filename or "", part.stream.read(limit))
+
+
+def fetched(url: str) -> Upload:
+    """Raises: ImageUrlRefused, ImageUnfetchable, ImageTooLarge."""
+    settings = queue().settings
+    if not settings.fetch_image_urls:
+        raise ImageUrlRefused("This service fetches no images by their addresses.")
+    return fetching.fetch(url, max_bytes=settings.max_image_bytes)

@@ -149,3 +149,12 @@ def test_it_works_without_javascript(browser: Browser, site: str, photographs: l
     page.wait_for_url("**/batches/*")
     expect(page.locator(".card")).to_have_count(3)
     context.close()
+
+
+def test_an_address_alone_is_enough(page: Page, site: str) -> None:
+    page.goto(site)
+    page.get_by_role("button", name="Caption", exact=True).click()
+    expect(page.locator("#say")).to_have_text("Choose at least one photograph first.")
+    page.locator("#image_url").fill(f"{site}/samples/cat.jpg")
+    page.get_by_role("button", name="Caption", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("is not a public address")

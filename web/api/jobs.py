@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from apiflask import APIBlueprint
+from flask import request
+from pydantic import ValidationError
 
 from captioning import queries
-from captioning.errors import NoImage, TooManyImages
+from captioning.errors import InvalidOption, NoImage, TooManyImages
 from captioning.models import Job
+from captioning.queue import Upload
 from web import cursors
 from web.api.schemas import JobBody, JobForm, JobsBody, JobsQuery, WaitQuery, job_body, jobs_body
 from web.current import queue
 from web.idempotency import IdempotencyHeader, asked_once
-from web.intake import sent_files, uploads
+from web.intake import fetched, sent_files, uploads
 from web.waiting import wait_for
 
 RETRY_AFTER = {"Retry-After": "1"}
@@ -25,19 +28,15 @@ bp = APIBlueprint("jobs", __name__, tag="Jobs")
 @bp.output(JobBody, status_code=202)
 @bp.doc(responses=[400, 413, 415, 503])
 def create(header: IdempotencyHeader, form: JobForm) -> tuple[JobBody, int, dict[str, str]]:
-    """Queue one photograph.
+    """Queue one photograph: a file, or the address of one, which may come as JSON, too.
 
     Answered at once; `Location` is where the outcome will be.
     """
-    parts = sent_files("image")
-    if not parts:
-        raise NoImage("Send the photograph as a file in the field 'image'.")
-    if len(parts) > 1:
-        raise TooManyImages("Send one photograph, or several to /api/v1/batches.")
+    if request.is_json:
+        form = _of_json()
     once = asked_once(header)
-    (upload,) = uploads(parts)
     handle = queue().submit(
-        upload,
+        lambda: _photograph(form),
         model=form.model,
         decoding=form.decoding,
         num_captions=form.num_captions,
@@ -46,6 +45,27 @@ def create(header: IdempotencyHeader, form: JobForm) -> tuple[JobBody, int, dict
     )
     body = job_body(handle.read())
     return body, 202, {"Location": body.links["self"], **RETRY_AFTER}
+
+
+def _of_json() -> JobForm:
+    """Raises: InvalidOption."""
+    try:
+        return JobForm.model_validate(request.get_json())
+    except ValidationError as error:
+        wrong = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise InvalidOption("; ".join(wrong)) from error
+
+
+def _photograph(form: JobForm) -> Upload:
+    """Raises: NoImage, TooManyImages, ImageRejected."""
+    parts = sent_files("image")
+    if len(parts) + bool(form.image_url) > 1:
+        raise TooManyImages("Send one photograph, or several to /api/v1/batches.")
+    if form.image_url:
+        return fetched(form.image_url)
+    if not parts:
+        raise NoImage("Send the photograph as a file 'image', or its address as 'image_url'.")
+    return next(uploads(parts))
 
 
 @bp.get("/jobs/<job_id>")

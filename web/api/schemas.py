@@ -31,6 +31,9 @@ class _Options(BaseModel):
 # The files themselves are read by web/intake.py, which limits each: here they are documented.
 class JobForm(_Options):
     image: UploadFile | None = None
+    image_url: str | None = Field(
+        None, description="In place of a file: the public address of an image."
+    )
 
 
 class BatchForm(_Options):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from http import HTTPStatus
+from itertools import chain
 
 from flask import redirect, render_template, request, send_from_directory, url_for
 from flask.typing import ResponseReturnValue
@@ -16,7 +17,7 @@ from captioning.models import Decoding
 from captioning.queue import MAX_WORDS, AllRejected, Rejection, Upload
 from web import problems, samples
 from web.current import queue
-from web.intake import sent_files, uploads
+from web.intake import fetched, sent_files, uploads
 from web.pages.blueprint import bp
 
 
@@ -29,7 +30,10 @@ def upload() -> ResponseReturnValue:
 def submit() -> ResponseReturnValue:
     """Answer 303 to the batch, or the page again with what was wrong with each file."""
     try:
-        return _to_batch(uploads(sent_files("images")), _chosen_options())
+        options = _chosen_options()
+        url = request.form.get("image_url", "").strip()
+        by_address = [fetched(url)] if url else []
+        return _to_batch(chain(by_address, uploads(sent_files("images"))), options)
     except AllRejected as error:
         return _page(str(error), error.rejected), problems.of_domain(error).status
     except (InvalidRequest, ImageRejected) as error:

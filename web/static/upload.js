@@ -8,6 +8,7 @@ const drop = document.getElementById("drop");
 const list = document.getElementById("files");
 const say = document.getElementById("say");
 const send = document.getElementById("send");
+const address = document.getElementById("image_url"); // null where the service fetches none
 const decoding = document.getElementById("decoding");
 
 const limits = {
@@ -147,14 +148,16 @@ decoding.addEventListener("change", fitCandidates);
 fitCandidates();
 
 form.addEventListener("submit", (event) => {
-  const wrong = complaint() || (good().length === 0 && "Choose at least one photograph first.");
+  const none = good().length === 0 && !address?.value.trim();
+  const wrong = complaint() || (none && "Choose at least one photograph first.");
   if (wrong) {
     event.preventDefault();
     tell(wrong, true);
     input.focus();
     return;
   }
-  tell(`Sending ${good().length === 1 ? "one photograph" : `${good().length} photographs`}…`);
+  const count = good().length + (address?.value.trim() ? 1 : 0);
+  tell(`Sending ${count === 1 ? "one photograph" : `${count} photographs`}…`);
   busy(true);
 });
 

@@ -1,0 +1,286 @@
+"""Fetching an image by its address: what is public, what is refused, and where it ends."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from threading import Thread
+
+import pytest
+
+from captioning import fetching
+from captioning.errors import ImageTooLarge, ImageUnfetchable, ImageUrlRefused
+from captioning.fetching import MAX_REDIRECTS, fetch, is_public
+from tests.factories import photo
+
+MAX_BYTES = 100_000
+Answer = Callable[[socket.socket, str], None]
+
+
+class Site:
+    """A server of one answer, that keeps which paths it was asked for."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.asked: list[str] = []
+        self._answer = answer
+        Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            with closing(connection):
+                request = connection.recv(65536).decode("latin-1")
+                if request:
+                    self.asked.append(request)
+                    try:
+                        self._answer(connection, request.split(" ")[1])
+                    except OSError:  # who asked has had enough
+                        continue
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def respond(status: str, body: bytes = b"", **headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+@pytest.fixture
+def site() -> Iterator[Callable[[Answer], Site]]:
+    sites: list[Site] = []
+
+    def make(answer: Answer) -> Site:
+        sites.append(Site(answer))
+        return sites[-1]
+
+    yield make
+    for each in sites:
+        each.close()
+
+
+@pytest.fixture
+def here_is_public(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For this test the loopback address is one like any other."""
+    monkeypatch.setattr(fetching, "is_public", lambda address: address == "127.0.0.1")
+
+
+def always(data: bytes) -> Answer:
+    return lambda connection, path: connection.sendall(data)
+
+
+# --- addresses ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["1.1.1.1", "93.184.215.14", "2606:4700:4700::1111"])
+def test_the_internet_is_public(address: str) -> None:
+    assert is_public(address)
+
+
+ELSEWHERE = """
+127.0.0.1 127.8.8.8 0.0.0.0 10.0.0.1 172.16.0.1 192.168.1.1 169.254.169.254 100.64.0.1 192.0.0.1
+192.0.2.1 198.18.0.1 224.0.0.1 240.0.0.1 255.255.255.255 :: ::1 fe80::1 fe80::1%2 fc00::1
+fd00:ec2::254 ff02::1 2001:db8::1 ::ffff:127.0.0.1 ::ffff:1.1.1.1 ::127.0.0.1 64:ff9b::7f00:1
+2002:7f00:1:: 2001:0:7f00:1::
+"""
+
+
+@pytest.mark.parametrize("address", ELSEWHERE.split())
+def test_everything_else_is_not(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "0", "2130706433", "0x7f.1", "0177.0.0.1", "[::1]", "127.1"]
+)
+def test_nothing_is_asked_of_our_own_network(site: Callable[[Answer], Site], host: str) -> None:
+    target = site(always(respond("200 OK", photo())))
+    with pytest.raises(ImageUrlRefused):
+        fetch(f"http://{host}:{target.port}/", max_bytes=MAX_BYTES)
+    assert target.asked == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "photo.jpg",
+        "//host/photo.jpg",
+        "file:///etc/passwd",
+        "ftp://host/photo.jpg",
+        "gopher://host/",
+        "data:image/png;base64,AAAA",
+        "http://",
+        "http:///path",
+        "http://user:secret@host/",
+        "http://host:99999999/",
+        "http://ho\0st/",
+        "http://host/" + "a" * 3000,
+    ],
+)
+def test_what_is_no_address_of_the_web_is_refused(url: str) -> None:
+    with pytest.raises(ImageUrlRefused):
+        fetch(url, max_bytes=MAX_BYTES)
+
+
+def test_a_name_with_one_private_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(host: str, port: int, **hints: object) -> list[tuple[object, ...]]:
+        return [(0, 0, 0, "", (address, port)) for address in ("1.1.1.1", "10.0.0.1")]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(ImageUrlRefused, match="not a public"):
+        fetch("http://rebound.example/", max_bytes=MAX_BYTES)
+
+
+def test_a_name_is_resolved_once_and_the_peer_is_checked(
+    site: Callable[[Answer], Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the name says later, or the system does with the address: who answers counts."""
+    target = site(always(respond("200 OK", photo())))
+    asked: list[str] = []
+
+    def resolve(host: str, port: int, **hints: object) -> list[tuple[object, ...]]:
+        asked.append(host)
+        return [(0, 0, 0, "", ("1.1.1.1", port))]
+
+    def connect(address: tuple[str, int], *options: object, **named: object) -> socket.socket:
+        assert address == ("1.1.1.1", target.port)
+        there = socket.socket()
+        there.connect(("127.0.0.1", target.port))
+        return there
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with pytest.raises(ImageUrlRefused, match=r"127\.0\.0\.1 is not a public"):
+        fetch(f"http://rebound.example:{target.port}/", max_bytes=MAX_BYTES)
+    assert asked == ["rebound.example"]
+    assert target.asked == []
+
+
+def test_a_name_that_does_not_exist_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(*arguments: object, **hints: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(ImageUnfetchable, match=r"no host nowhere\.example"):
+        fetch("https://nowhere.example/a.jpg", max_bytes=MAX_BYTES)
+
+
+# --- answers ------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("here_is_public")
+def test_an_image_comes_with_the_name_in_its_address(site: Callable[[Answer], Site]) -> None:
+    target = site(always(respond("200 OK", photo(), **{"Content-Type": "text/html"})))
+    upload = fetch(f"{target.url}/some/my%20cat.jpg?size=9#top", max_bytes=MAX_BYTES)
+    assert (upload.filename, upload.data) == ("my cat.jpg", photo())
+    (asked,) = target.asked
+    assert asked.startswith("GET /some/my%20cat.jpg?size=9 HTTP/1.1\r\n")
+    assert "cookie" not in asked.lower()
+    assert fetch(target.url, max_bytes=MAX_BYTES).filename == "127.0.0.1"
+
+
+@pytest.mark.usefixtures("here_is_public")
+def test_redirects_are_followed_to_a_bound(site: Callable[[Answer], Site]) -> None:
+    def answer(connection: socket.socket, path: str) -> None:
+        left = int(path.strip("/"))
+        found = respond("200 OK", photo())
+        connection.sendall(respond("302 Found", Location=f"/{left - 1}") if left else found)
+
+    target = site(answer)
+    assert fetch(f"{target.url}/{MAX_REDIRECTS}", max_bytes=MAX_BYTES).data == photo()
+    with pytest.raises(ImageUnfetchable, match="redirects more than"):
+        fetch(f"{target.url}/{MAX_REDIRECTS + 1}", max_bytes=MAX_BYTES)
+
+
+@pytest.mark.usefixtures("here_is_public")
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://169.254.169.254/latest/meta-data",
+        "http://[::1]/",
+        "file:///etc/passwd",
+        "http://a:b@c/",
+    ],
+)
+def test_each_redirect_is_checked(site: Callable[[Answer], Site], location: str) -> None:
+    target = site(always(respond("302 Found", Location=location)))
+    with pytest.raises(ImageUrlRefused):
+        fetch(target.url, max_bytes=MAX_BYTES)
+
+
+@pytest.mark.usefixtures("here_is_public")
+@pytest.mark.parametrize("status", ["404 Not Found", "500 Oops", "206 Partial Content", "304 Same"])
+def test_another_answer_is_said(site: Callable[[Answer], Site], status: str) -> None:
+    target = site(always(respond(status)))
+    with pytest.raises(ImageUnfetchable, match=status[:3]):
+        fetch(target.url, max_bytes=MAX_BYTES)
+
+
+@pytest.mark.usefixtures("here_is_public")
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH_9.9\r\n",
+        b"",
+        respond("200 OK", photo())[:-50],
+        respond("200 OK", photo(), **{"Content-Encoding": "gzip"}),
+    ],
+)
+def test_what_is_no_whole_plain_answer_is_unfetchable(
+    site: Callable[[Answer], Site], answer: bytes
+) -> None:
+    with pytest.raises(ImageUnfetchable):
+        fetch(site(always(answer)).url, max_bytes=MAX_BYTES)
+
+
+@pytest.mark.usefixtures("here_is_public")
+def test_nobody_listening_is_said() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(ImageUnfetchable, match="is away"):
+        fetch(f"http://127.0.0.1:{port}/", max_bytes=MAX_BYTES)
+
+
+@pytest.mark.usefixtures("here_is_public")
+def test_reading_ends_at_the_largest_size(site: Callable[[Answer], Site]) -> None:
+    sent = 0
+
+    def endless(connection: socket.socket, path: str) -> None:
+        nonlocal sent
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while sent < 500_000_000:
+            sent += connection.send(bytes(65536))
+
+    with pytest.raises(ImageTooLarge):
+        fetch(site(endless).url, max_bytes=MAX_BYTES)
+    assert sent < 100_000_000
+
+
+@pytest.mark.usefixtures("here_is_public")
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["headers", "body"])
+def test_dripping_bytes_keep_nobody_beyond_the_deadline(
+    site: Callable[[Answer], Site], head: bytes
+) -> None:
+    dripped = 0
+
+    def drip(connection: socket.socket, path: str) -> None:
+        nonlocal dripped
+        connection.sendall(head or b"HTTP/1.1 200 OK\r\nX: ")
+        while dripped < 600:
+            connection.sendall(b"x")
+            dripped += 1
+            time.sleep(0.05)
+
+    with pytest.raises(ImageUnfetchable):
+        fetch(site(drip).url, max_bytes=MAX_BYTES, timeout_s=0.5)
+    assert dripped < 600
