@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
 import uuid_utils
-from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, MetaData, String, Text, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Text,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from captioning.database import UtcDateTime, db_now
@@ -30,6 +40,13 @@ class JobStatus(StrEnum):
     @property
     def finished(self) -> bool:
         return self not in (JobStatus.QUEUED, JobStatus.RUNNING)
+
+
+class Priority(IntEnum):
+    """Every interactive job goes before every bulk one."""
+
+    INTERACTIVE = 0
+    BULK = 1
 
 
 class Decoding(StrEnum):
@@ -131,6 +148,17 @@ class Job(Base):
         String(64), doc="of the HTTP request that made it: the logs of web and worker meet here"
     )
 
+    owner: Mapped[str] = mapped_column(
+        String(64),
+        default="",
+        server_default=text("''"),
+        doc="whose jobs share one turn; may be nobody",
+    )
+    priority: Mapped[int] = mapped_column(default=Priority.INTERACTIVE, server_default="0")
+    place: Mapped[int] = mapped_column(
+        BigInteger, default=0, server_default="0", doc="in the queue; see jobs.submit"
+    )
+
     status: Mapped[str] = mapped_column(String(20), default=JobStatus.QUEUED)
     attempts: Mapped[int] = mapped_column(default=0, doc="claims so far, given-back ones aside")
     max_attempts: Mapped[int]
@@ -160,11 +188,22 @@ class Job(Base):
         ),
         # Claiming reads only the head of the queue, however many jobs have finished.
         Index(
-            "ix_job_queued",
+            "ix_job_queued_place",
             "model",
+            "priority",
+            "place",
             "id",
             postgresql_where=text("status = 'queued'"),
             sqlite_where=text("status = 'queued'"),
+        ),
+        Index(
+            "ix_job_queued_owner",
+            "owner",
+            "model",
+            "priority",
+            "place",
+            postgresql_where=text("status = 'queued' AND owner != ''"),
+            sqlite_where=text("status = 'queued' AND owner != ''"),
         ),
         Index(
             "ix_job_running",

@@ -33,7 +33,7 @@ from captioning.errors import (
 from captioning.idempotency import AlreadySubmitted, Once
 from captioning.images import NormalisedImage, as_file, normalise
 from captioning.jobs import JobOptions
-from captioning.models import Batch, Decoding, Image, Job, JobStatus
+from captioning.models import Batch, Decoding, Image, Job, JobStatus, Priority
 from captioning.settings import Settings, load_settings
 from captioning.storage import Storage
 
@@ -44,6 +44,9 @@ LAST_POLL_S = 0.5
 REFUSALS_OF_A_STORE_THAT_IS_AWAY = 3
 MAX_WORDS = 100
 """The highest limit that may be asked for; no captioner says as much."""
+
+MAX_OWNER = 64
+PRIORITIES = {priority.name.lower(): priority for priority in Priority}
 
 
 @dataclass(frozen=True)
@@ -100,15 +103,20 @@ class Queue:
         decoding: str = Decoding.BEAM,
         num_captions: int = 1,
         max_words: int | None = None,
+        priority: str = "interactive",
+        owner: str = "",
         once: Once | None = None,
     ) -> JobHandle:
         """Queue one photograph: a path, bytes, an open file, a PIL image, or what gets one when
-        it is needed. Captions end as whole sentences within `max_words`. What was submitted
-        `once` is not submitted again.
+        it is needed. Captions end as whole sentences within `max_words`. Every `interactive`
+        job goes before every `bulk` one; within a priority, owners take turns. What was
+        submitted `once` is not submitted again.
 
         Raises: ImageRejected, UnknownModel, InvalidOption, IdempotencyKeyReused, Unavailable.
         """
-        options = self.options(model, decoding, num_captions, max_words)
+        options = self.options(
+            model, decoding, num_captions, max_words, priority=priority, owner=owner
+        )
 
         def make() -> str:
             self._require_room()
@@ -135,7 +143,14 @@ class Queue:
         return Submission(batch.id, job_ids, tuple(Rejection(**item) for item in batch.rejected))
 
     def options(
-        self, model: str | None, decoding: str, num_captions: int, max_words: int | None = None
+        self,
+        model: str | None,
+        decoding: str,
+        num_captions: int,
+        max_words: int | None = None,
+        *,
+        priority: str = "interactive",
+        owner: str = "",
     ) -> JobOptions:
         """Check what a submitter chose.
 
@@ -152,7 +167,13 @@ class Queue:
             raise InvalidOption("Greedy search finds one caption; use beam search for several.")
         if max_words is not None and not 1 <= max_words <= MAX_WORDS:
             raise InvalidOption(f"max_words must be from 1 to {MAX_WORDS}.")
-        return JobOptions(name, Decoding(decoding), num_captions, max_words)
+        if priority not in PRIORITIES:
+            raise InvalidOption(f"priority must be one of {', '.join(PRIORITIES)}.")
+        if len(owner) > MAX_OWNER:
+            raise InvalidOption(f"owner must have at most {MAX_OWNER} characters.")
+        return JobOptions(
+            name, Decoding(decoding), num_captions, max_words, PRIORITIES[priority], owner
+        )
 
     def close(self) -> None:
         self.database.close()

@@ -14,7 +14,7 @@ from captioning import jobs
 from captioning.database import Database, db_now
 from captioning.errors import JobNotFound, WrongState
 from captioning.jobs import CaptionText, Claim, JobOptions
-from captioning.models import Batch, Caption, Decoding, Image, Job, JobStatus, new_id
+from captioning.models import Batch, Caption, Decoding, Image, Job, JobStatus, Priority, new_id
 from tests.factories import MODEL, add_image, add_job, add_jobs, read_job
 
 QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED = JobStatus
@@ -223,6 +223,76 @@ def test_jobs_put_off_do_not_hide_those_behind_them(database: Database) -> None:
             add_job(session, available_at=db_now(3600))
     due = add_jobs(database, 3)
     assert ids(claim(database, limit=3)) == due
+
+
+# --- whose turn it is --------------------------------------------------------------------
+
+
+def upload(
+    database: Database, count: int, *, owner: str = "", priority: Priority = Priority.INTERACTIVE
+) -> list[str]:
+    """The jobs of one upload, in order."""
+    with database.write() as session:
+        images = [add_image(session) for _ in range(count)]
+        options = JobOptions(MODEL, owner=owner, priority=priority)
+        return [job.id for job in jobs.submit(session, images, options, max_attempts=3)]
+
+
+def test_a_photograph_waits_for_one_job_of_a_large_upload(database: Database) -> None:
+    large = upload(database, 5)
+    (alone,) = upload(database, 1)
+    assert ids(claim(database, limit=3)) == [large[0], alone, large[1]]
+
+
+def test_uploads_of_nobody_take_turns(database: Database) -> None:
+    first, second = upload(database, 3), upload(database, 2)
+    claimed = ids(claim(database))
+    assert claimed == [first[0], second[0], first[1], second[1], first[2]]
+
+
+def test_owners_take_turns_however_many_uploads_each_has(database: Database) -> None:
+    archive = [job for _ in range(3) for job in upload(database, 2, owner="archive")]
+    shop = upload(database, 2, owner="shop")
+    claimed = ids(claim(database))
+    assert claimed == [archive[0], shop[0], archive[1], shop[1], *archive[2:]]
+
+
+def test_a_latecomer_joins_at_the_round_the_queue_has_come_to(database: Database) -> None:
+    """Neither its own idle time nor what the others had before it came is made up for."""
+    archive = upload(database, 6, owner="archive")
+    claim(database, limit=2)
+    shop = upload(database, 2, owner="shop")
+    assert ids(claim(database, limit=4)) == [archive[2], shop[0], archive[3], shop[1]]
+
+
+def test_bulk_jobs_wait_for_interactive_ones(database: Database) -> None:
+    bulk = upload(database, 2, priority=Priority.BULK)
+    interactive = upload(database, 2)
+    assert ids(claim(database)) == [*interactive, *bulk]
+
+
+def test_owners_take_turns_in_each_priority_by_itself(database: Database) -> None:
+    upload(database, 5, owner="shop", priority=Priority.BULK)
+    archive = upload(database, 2, owner="archive")
+    shop = upload(database, 1, owner="shop")
+    assert ids(claim(database, limit=3)) == [archive[0], shop[0], archive[1]]
+
+
+def test_what_is_given_back_goes_before_what_came_since(database: Database) -> None:
+    running = upload(database, 3)
+    claimed = claim(database)
+    (alone,) = upload(database, 1)
+    with database.write() as session:
+        jobs.give_back(session, claimed.token, running)
+    assert ids(claim(database)) == [*running, alone]
+
+
+def test_a_cancelled_job_is_passed_over(database: Database) -> None:
+    archive = upload(database, 3, owner="archive")
+    shop = upload(database, 1, owner="shop")
+    with database.write() as session:
+        jobs.cancel(session, archive[0])
+    assert ids(claim(database)) == [shop[0], *archive[1:]]
 
 
 @pytest.mark.parametrize("attempts", [(1, 0, 0, 0), (1, 1, 0, 0), (2, 0, 0, 1)])

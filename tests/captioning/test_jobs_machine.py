@@ -14,8 +14,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
+    MultipleResults,
     RuleBasedStateMachine,
     invariant,
+    multiple,
     rule,
     run_state_machine_as_test,
 )
@@ -24,10 +26,10 @@ from sqlalchemy import select, update
 from captioning import jobs
 from captioning.database import Database, db_now
 from captioning.errors import WrongState
-from captioning.jobs import CaptionText
-from captioning.models import Caption, Job, JobStatus
+from captioning.jobs import CaptionText, JobOptions
+from captioning.models import Caption, Job, JobStatus, Priority
 from tests import servers
-from tests.factories import MODEL, add_jobs
+from tests.factories import MODEL, add_image
 
 QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED = JobStatus
 MAX_ATTEMPTS = 2
@@ -37,6 +39,9 @@ MAX_ATTEMPTS = 2
 class Expected:
     """What the database should say of a job."""
 
+    owner: str = ""
+    priority: Priority = Priority.INTERACTIVE
+    place: int = 0
     status: JobStatus = QUEUED
     attempts: int = 0
     token: str | None = None
@@ -57,17 +62,41 @@ class JobMachine(RuleBasedStateMachine):
             for table in (Caption, Job):
                 session.query(table).delete()
 
-    @rule(target=job_ids)
-    def submit(self) -> str:
-        (job_id,) = add_jobs(self.database, 1, max_attempts=MAX_ATTEMPTS)
-        self.expected[job_id] = Expected()
-        return job_id
+    @rule(
+        target=job_ids,
+        owner=st.sampled_from(["", "archive", "shop"]),
+        priority=st.sampled_from(Priority),
+        count=st.integers(1, 3),
+    )
+    def submit(self, owner: str, priority: Priority, count: int) -> MultipleResults[str]:
+        place = self.next_place(owner, priority)
+        with self.database.write() as session:
+            images = [add_image(session) for _ in range(count)]
+            options = JobOptions(MODEL, owner=owner, priority=priority)
+            submitted = jobs.submit(session, images, options, max_attempts=MAX_ATTEMPTS)
+            job_ids = [job.id for job in submitted]
+        for number, job_id in enumerate(job_ids):
+            self.expected[job_id] = Expected(owner, priority, place + number)
+        return multiple(*job_ids)
+
+    def next_place(self, owner: str, priority: Priority) -> int:
+        """Every owner's first waiting job, then every owner's second, and so on."""
+        alike = [job for job in self.expected.values() if job.priority == priority]
+        waiting = [job for job in alike if job.status == QUEUED]
+        running = [job.place for job in alike if job.status == RUNNING]
+        place = min([job.place for job in waiting], default=max(running, default=0))
+        own = [job.place + 1 for job in waiting if owner and job.owner == owner]
+        return max([place, *own])
+
+    def order(self, job_id: str) -> tuple[int, int, str]:
+        return self.expected[job_id].priority, self.expected[job_id].place, job_id
 
     @rule(target=tokens, limit=st.integers(1, 3))
     def claim(self, limit: int) -> str:
         with self.database.write() as session:
             claim = jobs.claim(session, MODEL, limit=limit, lease_s=60)
-        head = [i for i, job in sorted(self.expected.items()) if job.status == QUEUED][:limit]
+        waiting = [job_id for job_id, job in self.expected.items() if job.status == QUEUED]
+        head = sorted(waiting, key=self.order)[:limit]
         if not head:
             assert claim is None
             return "nothing"
@@ -146,7 +175,8 @@ class JobMachine(RuleBasedStateMachine):
     def retry(self, job_id: str) -> None:
         may = self.expected[job_id].status in (FAILED, CANCELLED)
         if self.allowed(jobs.retry, job_id, may):
-            self.expected[job_id] = Expected()
+            job = self.expected[job_id]
+            self.expected[job_id] = Expected(job.owner, job.priority, job.place)
 
     @invariant()
     def the_database_says_the_same(self) -> None:

@@ -182,6 +182,8 @@ def test_a_path_that_cannot_be_read_is_named(queue: Queue, tmp_path: Path, path:
         ({"decoding": "greedy", "num_captions": 2}, InvalidOption),
         ({"max_words": 0}, InvalidOption),
         ({"max_words": 101}, InvalidOption),
+        ({"priority": "urgent"}, InvalidOption),
+        ({"owner": "x" * 65}, InvalidOption),
     ],
 )
 def test_options_are_checked_before_anything_is_stored(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from flask.testing import FlaskClient
 
+from captioning import jobs, queries
 from captioning.queue import Queue
 from captioning.settings import Settings
 from tests.factories import photo
@@ -23,6 +24,16 @@ def test_each_image_becomes_a_job_of_the_batch(client: FlaskClient) -> None:
     assert {(job["num_captions"], job["max_words"]) for job in body["jobs"]} == {(2, 7)}
     assert {job["batch_id"] for job in body["jobs"]} == {body["id"]}
     assert body["rejected"] == []
+
+
+def test_a_bulk_upload_waits_for_an_interactive_one(client: FlaskClient, queue: Queue) -> None:
+    client.post("/api/v1/batches", data={"images": photos(2), "priority": "bulk"})
+    client.post("/api/v1/jobs", data={"image": photos(1)[0], "priority": "interactive"})
+    with queue.database.write() as session:
+        claim = jobs.claim(session, "bundled", limit=3, lease_s=60)
+        assert claim is not None
+        priorities = [queries.get_job(session, job.id).priority for job in claim.jobs]
+    assert priorities == [0, 1, 1]
 
 
 def test_progress_is_counted_by_state(client: FlaskClient, queue: Queue) -> None:

@@ -119,6 +119,7 @@ def test_two_images_are_too_many_for_one_job(client: FlaskClient, queue: Queue) 
         ({"num_caption": "2"}, "invalid_option"),
         ({"max_words": "0"}, "invalid_option"),
         ({"max_words": "101"}, "invalid_option"),
+        ({"priority": "urgent"}, "invalid_option"),
     ],
 )
 def test_a_wrong_option_is_refused(

@@ -24,7 +24,9 @@ def create(header: IdempotencyHeader, form: BatchForm) -> tuple[BatchBody, int, 
     Each that cannot be captioned is named in `rejected` with its reason; if that is every
     one of them, nothing is kept and the answer is 422.
     """
-    options = queue().options(form.model, form.decoding, form.num_captions, form.max_words)
+    options = queue().options(
+        form.model, form.decoding, form.num_captions, form.max_words, priority=form.priority
+    )
     once = asked_once(header)
     submission = queue().submit_many(uploads(sent_files("images")), options, once=once)
     body = _read(submission.batch_id)

@@ -41,6 +41,7 @@ def create(header: IdempotencyHeader, form: JobForm) -> tuple[JobBody, int, dict
         decoding=form.decoding,
         num_captions=form.num_captions,
         max_words=form.max_words,
+        priority=form.priority,
         once=once,
     )
     body = job_body(handle.read())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from apiflask.fields import UploadFile
 from flask import url_for
@@ -25,6 +26,9 @@ class _Options(BaseModel):
     num_captions: int = Field(1, ge=1, description="Candidates, best first (beam search only).")
     max_words: int | None = Field(
         None, ge=1, le=MAX_WORDS, description="Most words of a caption; it ends as a sentence."
+    )
+    priority: Literal["interactive", "bulk"] = Field(
+        "interactive", description="Bulk jobs wait until no interactive one is left."
     )
 
 
