@@ -4,14 +4,22 @@ of an image."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from threading import BoundedSemaphore
 
-from flask import request
+from apiflask import APIFlask
+from flask import current_app, request
 from werkzeug.datastructures import FileStorage
 
 from captioning import fetching
-from captioning.errors import ImageUrlRefused
+from captioning.errors import ImageUrlRefused, Unavailable
 from captioning.queue import Upload
 from web.current import queue
+
+
+def init_app(app: APIFlask) -> None:
+    # A slow site holds the thread that fetches from it: most of them stay free for others.
+    threads = app.extensions["captioning"].settings.web_threads
+    app.extensions["captioning.fetching"] = BoundedSemaphore(max(threads // 4, 1))
 
 
 def sent_files(field: str) -> list[FileStorage]:
@@ -28,8 +36,14 @@ def uploads(parts: Iterable[FileStorage]) -> Iterator[Upload]:
 
 
 def fetched(url: str) -> Upload:
-    """Raises: ImageUrlRefused, ImageUnfetchable, ImageTooLarge."""
+    """Raises: ImageUrlRefused, ImageUnfetchable, ImageTooLarge, Unavailable."""
     settings = queue().settings
     if not settings.fetch_image_urls:
         raise ImageUrlRefused("This service fetches no images by their addresses.")
-    return fetching.fetch(url, max_bytes=settings.max_image_bytes)
+    seats: BoundedSemaphore = current_app.extensions["captioning.fetching"]
+    if not seats.acquire(blocking=False):
+        raise Unavailable("Too many images are being fetched just now.")
+    try:
+        return fetching.fetch(url, max_bytes=settings.max_image_bytes)
+    finally:
+        seats.release()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Semaphore
 from typing import Any
 
 import pytest
@@ -83,8 +87,9 @@ def test_our_own_network_is_refused(client: FlaskClient, queue: Queue, url: str)
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
-        ({}, 400, "no_image"),
-        ({"image_url": None}, 400, "no_image"),
+        ({}, 422, "invalid_option"),
+        ({"image_url": None}, 422, "invalid_option"),
+        ({"image_url": ""}, 400, "no_image"),
         ({"image_url": 5}, 422, "invalid_option"),
         ({"image_url": URL, "image": "x"}, 422, "invalid_option"),
         ({"image_url": URL, "colour": "x"}, 422, "invalid_option"),
@@ -135,3 +140,43 @@ def test_one_setting_turns_it_off(settings: Settings, fetched: list[str]) -> Non
     assert "image_url" not in client.get("/").text
     assert fetched == []
     off.extensions["captioning"].close()
+
+
+def test_slow_sites_hold_few_threads(
+    client: FlaskClient, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter may fetch at once; who comes then is told to come back."""
+    fetching_now, go_on = Semaphore(0), Event()
+
+    def fetch(url: str, *, max_bytes: int) -> Upload:
+        fetching_now.release()
+        go_on.wait(60)
+        return Upload("cat.jpg", photo())
+
+    monkeypatch.setattr(fetching, "fetch", fetch)
+    body = {"image_url": URL}
+    seats = queue.settings.web_threads // 4
+    with ThreadPoolExecutor(seats) as pool:
+        sent = [
+            pool.submit(client.application.test_client().post, "/api/v1/jobs", json=body)
+            for _ in range(seats)
+        ]
+        for _ in range(seats):
+            assert fetching_now.acquire(timeout=60)
+        refused = client.post("/api/v1/jobs", json=body)
+        go_on.set()
+        assert [answer.result().status_code for answer in sent] == [202] * seats
+    assert (refused.status_code, refused.json["code"]) == (503, "unavailable")
+    assert refused.headers["Retry-After"]
+    assert client.post("/api/v1/jobs", json=body).status_code == 202
+
+
+def test_the_description_says_that_json_is_taken(client: FlaskClient) -> None:
+    text = client.get("/api/openapi.json").text
+    spec = json.loads(text)
+    content = spec["paths"]["/api/v1/jobs"]["post"]["requestBody"]["content"]
+    assert set(content) == {"multipart/form-data", "application/json"}
+    schemas = spec["components"]["schemas"]
+    assert schemas["JobByAddress"]["required"] == ["image_url"]
+    assert set(re.findall(r'"#/components/schemas/([^"]+)"', text)) <= set(schemas)
+    assert "#/$defs/" not in text

@@ -11,7 +11,16 @@ from captioning.errors import InvalidOption, NoImage, TooManyImages
 from captioning.models import Job
 from captioning.queue import Upload
 from web import cursors
-from web.api.schemas import JobBody, JobForm, JobsBody, JobsQuery, WaitQuery, job_body, jobs_body
+from web.api.schemas import (
+    JobBody,
+    JobByAddress,
+    JobForm,
+    JobsBody,
+    JobsQuery,
+    WaitQuery,
+    job_body,
+    jobs_body,
+)
 from web.current import queue
 from web.idempotency import IdempotencyHeader, asked_once
 from web.intake import fetched, sent_files, uploads
@@ -51,10 +60,11 @@ def create(header: IdempotencyHeader, form: JobForm) -> tuple[JobBody, int, dict
 def _of_json() -> JobForm:
     """Raises: InvalidOption."""
     try:
-        return JobForm.model_validate(request.get_json())
+        sent = JobByAddress.model_validate(request.get_json())
     except ValidationError as error:
         wrong = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         raise InvalidOption("; ".join(wrong)) from error
+    return JobForm(**sent.model_dump())
 
 
 def _photograph(form: JobForm) -> Upload:

@@ -32,6 +32,10 @@ class _Options(BaseModel):
     )
 
 
+class JobByAddress(_Options):
+    image_url: str = Field(description="The public address of an image.")
+
+
 # The files themselves are read by web/intake.py, which limits each: here they are documented.
 class JobForm(_Options):
     image: UploadFile | None = None
