@@ -98,6 +98,7 @@ class KeyValues:
     def __init__(self, config: GPT2Config, prefix: Tensor, longest: int) -> None:
         rows, self._shared, width = prefix.shape
         self._store = prefix.new_empty(longest, config.n_layer, 2, rows, width, dtype=torch.float32)
+        self._other: Tensor | None = None  # of the same shape, with the same prefixes
         self._images = torch.arange(rows, device=prefix.device)
         self._length = 0
 
@@ -119,14 +120,20 @@ class KeyValues:
     def select(self, rows: Tensor) -> None:
         """Go on with these rows, some perhaps more than once. Shapes: `(M,)`."""
         images = self._images[rows]
-        if torch.equal(images, self._images):  # their prefixes stay where they are
-            changed = self.read[self._shared :]
-            changed.copy_(changed.index_select(3, rows))
+        if not torch.equal(images, self._images):
+            S, L, two, _, E = self._store.shape
+            store = self._store.new_empty(S, L, two, len(rows), E)
+            torch.index_select(self.read, 3, rows, out=store[: self._length])
+            self._store, self._other, self._images = store, None, images
             return
-        S, L, two, _, E = self._store.shape
-        store = self._store.new_empty(S, L, two, len(rows), E)
-        torch.index_select(self.read, 3, rows, out=store[: self._length])
-        self._store, self._images = store, images
+        if self._other is None:
+            self._other = torch.empty_like(self._store)
+            self._other[: self._shared] = self._store[: self._shared]
+        # Prefixes stay where they are, and the rest goes to and fro between two stores: fresh
+        # memory for each step would cost more than the copy.
+        unshared = slice(self._shared, self._length)
+        torch.index_select(self._store[unshared], 3, rows, out=self._other[unshared])
+        self._store, self._other = self._other, self._store
 
 
 def by_position(keys_values: Tensor) -> Tensor:
