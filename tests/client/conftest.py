@@ -1,4 +1,4 @@
-"""A real web server process, and a worker played by a thread."""
+"""A real web server process for each module, and a worker played by a thread."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from threading import Event, Thread
 
 import httpx
@@ -22,15 +21,16 @@ from tests.acceptance.service import free_port
 from tests.factories import MODEL
 
 
-@pytest.fixture
-def queue(tmp_path: Path) -> Iterator[Queue]:
-    with servers.migrated_database("sqlite", tmp_path) as url:
-        queue = Queue(Settings(data_dir=tmp_path, database_url=url))
+@pytest.fixture(scope="module")
+def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queue]:
+    folder = tmp_path_factory.mktemp("service")
+    with servers.migrated_database("sqlite", folder) as url:
+        queue = Queue(Settings(data_dir=folder, database_url=url))
         yield queue
         queue.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def url(queue: Queue) -> Iterator[str]:
     """Where the server answers."""
     settings, port = queue.settings, free_port()
