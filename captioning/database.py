@@ -7,6 +7,8 @@ that two writers wait for each other instead of failing half-way (`SQLITE_BUSY` 
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -23,7 +25,7 @@ from sqlalchemy import (
     event,
     make_url,
 )
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
@@ -35,8 +37,12 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from captioning.errors import DatabaseUnavailable
 
 BUSY_TIMEOUT_S = 15
+BUSY_PAUSE_S = 0.02
 CONNECT_TIMEOUT_S = 5
+LOCK_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_S = 30
+ALTER_TIMEOUT_S = 600
+"""A statement that alters tables may have millions of rows to read: for a new index, say."""
 NO_WRITES = ("25006", "0A000")
 """SQLSTATEs of a PostgreSQL that takes no writes, and of a standby that is asked whether it
 would (feature_not_supported, of which we use nothing else)."""
@@ -112,7 +118,7 @@ def _prepare_sqlite(engine: Engine, foreign_keys: bool) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
-        cursor.execute("PRAGMA journal_mode = WAL")
+        _switch_to_wal(cursor)
         # FULL: an upload that was answered 202 outlives a power cut, not only a kill.
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute(f"PRAGMA foreign_keys = {foreign_keys:d}")
@@ -124,20 +130,44 @@ def _prepare_sqlite(engine: Engine, foreign_keys: bool) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 
-def make_engine(url: str | URL, *, foreign_keys: bool = True) -> Engine:
+def _switch_to_wal(cursor: DBAPICursor) -> None:
+    """The switch first reads which mode the file is in, then locks it to change that. Of two
+    who do so at once, SQLite refuses one without waiting: it holds the read lock that the
+    other waits for."""
+    give_up_at = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > give_up_at:
+                raise
+        time.sleep(BUSY_PAUSE_S)
+
+
+def make_engine(
+    url: str | URL, *, foreign_keys: bool = True, statement_timeout_s: float | None = None
+) -> Engine:
     """An engine for `sqlite:///…` or `postgresql+psycopg://…`; connects on first use."""
     if make_url(url).get_backend_name() == "sqlite":
         engine = create_engine(url)
         _prepare_sqlite(engine, foreign_keys)
         return engine
+    timeouts_s = {
+        "statement_timeout": statement_timeout_s or STATEMENT_TIMEOUT_S,
+        "lock_timeout": LOCK_TIMEOUT_S,
+        # Idle in a transaction is only a process that stands still: its locks are let go.
+        "idle_in_transaction_session_timeout": STATEMENT_TIMEOUT_S,
+    }
     return create_engine(
         url,
         pool_pre_ping=True,
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
-            # Idle in a transaction is only a process that stands still: its locks are let go.
-            "options": f"-c statement_timeout={STATEMENT_TIMEOUT_S}s -c lock_timeout=10s"
-            f" -c idle_in_transaction_session_timeout={STATEMENT_TIMEOUT_S}s",
+            "options": " ".join(
+                f"-c {name}={seconds * 1000:.0f}" for name, seconds in timeouts_s.items()
+            ),
         },
     )
 
@@ -184,7 +214,9 @@ class Database:
 
         Raises: DatabaseUnavailable.
         """
-        engine = make_engine(self.engine.url, foreign_keys=False)
+        engine = make_engine(
+            self.engine.url, foreign_keys=False, statement_timeout_s=ALTER_TIMEOUT_S
+        )
         try:
             writer = engine.execution_options(writing=True)
             with _unavailable_as_ours(), writer.begin() as connection:

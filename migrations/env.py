@@ -16,8 +16,12 @@ MIGRATION_LOCK = 0x636170  # any number that no other advisory lock of ours uses
 def run(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         # A second migration waits here, then finds nothing left to do. SQLite's BEGIN
-        # IMMEDIATE has the same effect.
+        # IMMEDIATE has the same effect. It waits for as long as a migration may take; for
+        # the tables, none waits long: behind it, all who use them would stand.
+        patience = connection.scalar(text("SHOW lock_timeout"))
+        connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+        connection.execute(text(f"SET LOCAL lock_timeout = '{patience}'"))
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -225,6 +226,26 @@ def test_many_at_once_may_open_a_database_that_is_new(tmp_path: Path) -> None:
         database.close()
 
     assert in_threads(open_and_write, 12) == []
+
+
+def test_the_switch_to_wal_waits_for_who_is_writing(tmp_path: Path) -> None:
+    """As two processes that open a new database at once: SQLite itself refuses at once."""
+    path = tmp_path / "new.db"
+    database = Database(f"sqlite:///{path}")
+    first = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    first.execute("BEGIN IMMEDIATE")
+    refused = sqlite3.connect(path, timeout=60)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        refused.execute("PRAGMA journal_mode = WAL")
+    refused.close()
+
+    end = threading.Timer(0.3, first.execute, ["COMMIT"])
+    end.start()
+    with database.write() as session:
+        assert session.scalar(text("PRAGMA journal_mode")) == "wal"
+    end.join()
+    first.close()
+    database.close()
 
 
 # --- helpers ------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,7 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(
     assert tables(bare) == set(Base.metadata.tables)
 
 
+MIGRATION_LOCK = 0x636170  # of migrations/env.py, which cannot be imported
 MIGRATE = """
 import sys
 from captioning.database import Database
@@ -150,6 +152,44 @@ def test_migrations_at_once_all_end_well(url: str, bare: Database) -> None:
     require_current(bare)
     with bare.read() as session:
         assert session.scalar(text("SELECT count(*) FROM turn")) == 1
+
+
+@pytest.fixture
+def on_postgresql(monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """Migrated, with little patience for locks."""
+    monkeypatch.setattr("captioning.database.LOCK_TIMEOUT_S", 0.2)
+    with postgresql().database() as url:
+        database = Database(url)
+        migrate(database)
+        yield database
+        database.close()
+
+
+def test_a_migration_waits_for_another_however_long_it_takes(on_postgresql: Database) -> None:
+    with on_postgresql.write() as other:
+        other.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+        with ThreadPoolExecutor(1) as pool:
+            second = pool.submit(migrate, on_postgresql)
+            with pytest.raises(TimeoutError):
+                second.result(timeout=1)
+            other.commit()
+            second.result(timeout=30)
+
+
+def test_a_migration_gives_up_where_somebody_holds_a_table(on_postgresql: Database) -> None:
+    """Waiting on, it would keep everybody waiting who comes after it."""
+    with on_postgresql.write() as other:
+        other.execute(text("LOCK TABLE job IN ACCESS SHARE MODE"))
+        with pytest.raises(DatabaseUnavailable, match="lock timeout"):
+            downgrade(on_postgresql, "base")
+    require_current(on_postgresql)
+
+
+def test_altering_may_take_longer_than_serving(on_postgresql: Database) -> None:
+    with on_postgresql.read() as session:
+        assert session.scalar(text("SHOW statement_timeout")) == "30s"
+    with on_postgresql.alter() as connection:
+        assert connection.scalar(text("SHOW statement_timeout")) == "10min"
 
 
 def test_a_database_without_tables_is_refused_and_told_what_to_do(bare: Database) -> None:
