@@ -9,10 +9,24 @@ from apiflask import APIFlask
 
 from captioning.queue import Queue
 from captioning.settings import Settings, load_settings
-from web import api, health, intake, media, metrics, pages, problems, request_ids, security, waiting
+from web import (
+    api,
+    health,
+    ibm_max,
+    intake,
+    media,
+    metrics,
+    pages,
+    problems,
+    request_ids,
+    security,
+    waiting,
+)
 from web.api.schemas import ProblemBody
 
 FORM_FIELDS_MAX_BYTES = 100_000
+# In the order in which they look at a request.
+PARTS = (metrics, request_ids, problems, security, health, media, intake, api, ibm_max, pages)
 
 
 def create_app(settings: Settings | None = None) -> APIFlask:
@@ -39,7 +53,18 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
     app.extensions["captioning"] = Queue(settings)
     app.extensions["captioning.waiting"] = waiting.Seats(settings.web_threads // 2)
-    for part in (metrics, request_ids, problems, security, health, media, intake, api, pages):
+    for part in (
+        metrics,
+        request_ids,
+        problems,
+        security,
+        health,
+        media,
+        intake,
+        api,
+        ibm_max,
+        pages,
+    ):
         part.init_app(app)
     return app
 

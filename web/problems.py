@@ -41,6 +41,9 @@ RETRY_AFTER_S: dict[type[Exception], int] = {
 
 NAMESPACE = "urn:captioning:problem:"
 
+FOR_PROGRAMS = ("/api/", "/model/")
+"""Where paths of programs begin. Everything else is for people."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -57,8 +60,8 @@ class Problem:
 def init_app(app: APIFlask) -> None:
     # On the app: a blueprint's handlers miss what goes wrong in routing.
     app.register_error_handler(errors.CaptioningError, lambda error: answer(of_domain(error)))
-    app.register_error_handler(HTTPException, lambda error: answer(_of_werkzeug(error)))
-    app.register_error_handler(HTTPError, lambda error: answer(_of_validation(error)))
+    app.register_error_handler(HTTPException, lambda error: answer(of_werkzeug(error)))
+    app.register_error_handler(HTTPError, lambda error: answer(of_validation(error)))
 
 
 def of_domain(error: errors.CaptioningError) -> Problem:
@@ -76,7 +79,7 @@ def of_domain(error: errors.CaptioningError) -> Problem:
 
 def answer(problem: Problem) -> Response:
     """The problem in the form that this request's sender can read."""
-    if request.path.startswith("/api/"):
+    if request.path.startswith(FOR_PROGRAMS):
         response = Response(_as_json(problem), mimetype="application/problem+json")
     else:
         response = Response(render_template("problem.html", problem=problem))
@@ -85,7 +88,7 @@ def answer(problem: Problem) -> Response:
     return response
 
 
-def _of_werkzeug(error: HTTPException) -> Problem:
+def of_werkzeug(error: HTTPException) -> Problem:
     # What went wrong in our own code is logged by Flask and described to nobody.
     status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
     skipped = ("content-type", "content-length")
@@ -95,7 +98,7 @@ def _of_werkzeug(error: HTTPException) -> Problem:
     )
 
 
-def _of_validation(error: HTTPError) -> Problem:
+def of_validation(error: HTTPError) -> Problem:
     """What APIFlask refuses: `detail` is {where: {field: [messages]}}."""
     fields = [
         {"field": name, "message": message}
