@@ -10,9 +10,10 @@ from threading import Thread
 
 import pytest
 
-from captioning import fetching
+from captioning import outgoing
 from captioning.errors import ImageTooLarge, ImageUnfetchable, ImageUrlRefused
-from captioning.fetching import MAX_REDIRECTS, fetch, is_public
+from captioning.fetching import MAX_REDIRECTS, fetch
+from captioning.outgoing import is_public
 from tests.factories import photo
 
 MAX_BYTES = 100_000
@@ -71,7 +72,7 @@ def site() -> Iterator[Callable[[Answer], Site]]:
 @pytest.fixture
 def here_is_public(monkeypatch: pytest.MonkeyPatch) -> None:
     """For this test the loopback address is one like any other."""
-    monkeypatch.setattr(fetching, "is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr(outgoing, "is_public", lambda address: address == "127.0.0.1")
 
 
 def always(data: bytes) -> Answer:
