@@ -19,6 +19,6 @@ def test_openapi_describes_every_route_of_the_api(client: FlaskClient) -> None:
     rules = {
         rule.rule.replace("<", "{").replace(">", "}")
         for rule in client.application.url_map.iter_rules()
-        if rule.rule.startswith("/api/v1/")
+        if rule.rule.startswith(("/api/v1/", "/model/"))
     }
     assert set(document["paths"]) == rules
