@@ -7,6 +7,7 @@
     │   ├── TooManyImages
     │   ├── UnknownModel
     │   ├── InvalidOption
+    │   ├── WebhookUrlRefused
     │   └── IdempotencyKeyReused
     ├── ImageRejected              one upload cannot be captioned
     │   ├── ImageEmpty
@@ -16,7 +17,8 @@
     │   ├── ImageUnreadable
     │   ├── ImageUrlRefused        its address is not one to fetch
     │   └── ImageUnfetchable
-    ├── NotFound                   JobNotFound, BatchNotFound, ImageNotFound
+    ├── NotFound                   JobNotFound, BatchNotFound, ImageNotFound,
+    │                              DeliveryNotFound
     ├── WrongState                 the job is not in a state that allows this
     └── Unavailable                a part is away, or has no room for more
         ├── DatabaseUnavailable
@@ -89,6 +91,12 @@ class IdempotencyKeyReused(InvalidRequest):
     code = "idempotency_key_reused"
 
 
+class WebhookUrlRefused(InvalidRequest):
+    """No message may be sent to this address."""
+
+    code = "webhook_url_refused"
+
+
 class ImageRejected(CaptioningError):
     """The image cannot be captioned."""
 
@@ -159,6 +167,12 @@ class ImageNotFound(NotFound):
     """There is no such image."""
 
     code = "image_not_found"
+
+
+class DeliveryNotFound(NotFound):
+    """There is no such delivery."""
+
+    code = "delivery_not_found"
 
 
 class WrongState(CaptioningError):

@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Update, insert, select, update
 from sqlalchemy.orm import Session, lazyload
 
-from captioning import logs
+from captioning import logs, webhooks
 from captioning.database import db_now, storable
 from captioning.errors import JobNotFound, UploadTooSlow, WrongState
 from captioning.models import (
@@ -52,6 +52,7 @@ class JobOptions:
     max_words: int | None = None
     priority: Priority = Priority.INTERACTIVE
     owner: str = ""
+    webhook_url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class ClaimedJob:
     request_id: str | None
     waited_s: float
     """From the moment it could be claimed to this claim."""
+    webhook: bool
+    """Whether somebody is told of its end."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +127,14 @@ def submit(
             owner=options.owner,
             priority=options.priority,
             place=place,
+            webhook_url=options.webhook_url,
         )
         for place, image_id in enumerate(image_ids, start=first)
     ]
     session.add_all(jobs)
     session.flush()
+    if batch and options.webhook_url:
+        webhooks.promise(session, batch.id, options.webhook_url, options.owner)
     return jobs
 
 
@@ -200,6 +206,7 @@ def claim(session: Session, model: str, *, limit: int, lease_s: float) -> Claim 
             job.attempts,
             job.request_id,
             _waited_s(job),
+            job.webhook_url is not None,
         )
         for job in rows
     )
@@ -341,9 +348,7 @@ def _finish(
     code: str | None = None,
     message: str | None = None,
 ) -> set[str]:
-    return _change(
-        session,
-        statement,
+    ending = statement.values(
         status=status,
         finished_at=db_now(),
         lease_token=None,
@@ -351,6 +356,10 @@ def _finish(
         error_code=code,
         error_message=message,
     )
+    told = ending.returning(Job.id, Job.batch_id, Job.owner, Job.webhook_url)
+    ended = session.execute(told.execution_options(synchronize_session=False)).all()
+    webhooks.announce(session, [webhooks.Ended(*row) for row in ended])
+    return {row.id for row in ended}
 
 
 def _put_back(session: Session, statement: Update, **values: Any) -> set[str]:

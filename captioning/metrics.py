@@ -22,7 +22,7 @@ from prometheus_client import (
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from captioning import queries
+from captioning import queries, webhooks
 from captioning.errors import SettingsError, Unavailable
 from captioning.queue import Queue
 
@@ -75,6 +75,7 @@ class QueueCollector(Collector):
             with self._queue.database.read() as session:
                 states = queries.queue_states(session, self._queue.settings.models)
                 workers = queries.live_workers(session)
+                messages = webhooks.count_open(session)
         except Unavailable:
             up.add_metric([], 0)  # and nothing about the queue: the rest of the scrape goes on
             return [up]
@@ -90,7 +91,11 @@ class QueueCollector(Collector):
             running.add_metric([model], state.running)
             oldest.add_metric([model], state.oldest_s)
             alive.add_metric([model], sum(model in worker.models for worker in workers))
-        return [up, queued, running, oldest, alive]
+        waiting = GaugeMetricFamily(
+            "captioning_webhooks_open", "Messages that are neither received nor given up yet."
+        )
+        waiting.add_metric([], messages)
+        return [up, queued, running, oldest, alive, waiting]
 
 
 def _by_model(name: str, meaning: str) -> GaugeMetricFamily:

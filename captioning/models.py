@@ -56,6 +56,15 @@ class Decoding(StrEnum):
     GREEDY = "greedy"
 
 
+class DeliveryStatus(StrEnum):
+    """pending ⇄ sending → delivered | failed, and back to pending when redelivered."""
+
+    PENDING = "pending"
+    SENDING = "sending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
 def new_id() -> str:
     return uuid_utils.uuid7().hex
 
@@ -146,6 +155,10 @@ class Job(Base):
     max_words: Mapped[int | None] = mapped_column(doc="of a caption; NULL is no limit")
     request_id: Mapped[str | None] = mapped_column(
         String(64), doc="of the HTTP request that made it: the logs of web and worker meet here"
+    )
+
+    webhook_url: Mapped[str | None] = mapped_column(
+        Text, doc="where to say that it has ended; of a job in a batch, that the batch has"
     )
 
     owner: Mapped[str] = mapped_column(
@@ -261,3 +274,56 @@ class IdempotencyKey(Base):
     fingerprint: Mapped[str] = mapped_column(String(64), doc="of the whole request")
     made_id: Mapped[str] = mapped_column(Id, doc="of the job or the batch")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now(), index=True)
+
+
+class WebhookDelivery(Base):
+    """One message to one address: that a job or a batch has ended. Its id is the message's.
+
+    Written in the transaction that ends the job, so that none is forgotten, or that makes the
+    batch; what it says is read from the job's own row when it is sent.
+    """
+
+    __tablename__ = "webhook_delivery"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    owner: Mapped[str] = mapped_column(String(64), doc="of the job or batch")
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
+    batch_id: Mapped[str | None] = mapped_column(
+        ForeignKey("batch.id", ondelete="CASCADE"), index=True
+    )
+    url: Mapped[str] = mapped_column(Text)
+    host: Mapped[str] = mapped_column(String(300), doc="and port: what may be slow or away")
+    status: Mapped[str] = mapped_column(String(20), default=DeliveryStatus.PENDING)
+    attempts: Mapped[int] = mapped_column(default=0, doc="since it was made or redelivered")
+    next_at: Mapped[datetime] = mapped_column(
+        UtcDateTime, default=db_now(), doc="not before; while it is sent, when to take it up again"
+    )
+    log: Mapped[list[dict[str, Any]]] = mapped_column(
+        JSON, default=list, doc="[{at, status_code, error, seconds}] of the last attempts"
+    )
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now(), index=True)
+
+    __table_args__ = (
+        CheckConstraint("(job_id IS NULL) != (batch_id IS NULL)", name="one_subject"),
+        CheckConstraint(
+            f"status IN ({', '.join(repr(s.value) for s in DeliveryStatus)})", name="status_known"
+        ),
+        Index(
+            "ix_webhook_delivery_open",
+            "next_at",
+            postgresql_where=text("status IN ('pending', 'sending')"),
+            sqlite_where=text("status IN ('pending', 'sending')"),
+        ),
+        Index("ix_webhook_delivery_owner_id", "owner", "id"),
+    )
+
+
+class WebhookSecret(Base):
+    """What an owner's messages are signed with. Kept as it is: whoever signs must know it."""
+
+    __tablename__ = "webhook_secret"
+
+    owner: Mapped[str] = mapped_column(String(64), primary_key=True)
+    secret: Mapped[str] = mapped_column(String(100))
+    previous: Mapped[str | None] = mapped_column(String(100), doc="signs, too, for a day")
+    changed_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())

@@ -95,6 +95,14 @@ def is_public(address: str) -> bool:
     return found in unicast and found.is_global and not (found.sixtofour or found.teredo)
 
 
+def allowed(address: str, networks: Iterable[Network]) -> bool:
+    """Whether an address may be connected to: it is public, or in one of the networks."""
+    if is_public(address):
+        return True
+    found = ipaddress.ip_address(address)
+    return any(found in network for network in networks)
+
+
 @cache
 def _tls() -> ssl.SSLContext:
     return ssl.create_default_context()
@@ -120,7 +128,7 @@ class _Guarded(httpcore.SyncBackend):
         except (OSError, UnicodeError) as error:
             raise Unreachable(f"There is no host {host}.") from error
         addresses = [str(sockaddr[0]) for *_, sockaddr in found]
-        if not all(self._allows(address) for address in addresses):
+        if not all(allowed(address, self._networks) for address in addresses):
             raise Refused(f"{host} is not a public address.")
         for address in addresses[:-1]:
             try:
@@ -129,19 +137,13 @@ class _Guarded(httpcore.SyncBackend):
                 continue
         return self._connect(addresses[-1], port, socket_options)
 
-    def _allows(self, address: str) -> bool:
-        if is_public(address):
-            return True
-        # What is wrapped in an address of another family is in no network of that family.
-        return any(ipaddress.ip_address(address) in network for network in self._networks)
-
     def _connect(
         self, address: str, port: int, socket_options: Iterable[Any] | None
     ) -> httpcore.NetworkStream:
         left_s = _left(self._deadline, httpcore.ConnectTimeout)
         stream = super().connect_tcp(address, port, left_s, None, socket_options)
         peer = stream.get_extra_info("server_addr")[0]
-        if not self._allows(peer):
+        if not allowed(peer, self._networks):
             stream.close()
             raise Refused(f"{peer} is not a public address.")
         return _Timed(stream, self._deadline)

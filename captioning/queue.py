@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image as PILImage
 
-from captioning import idempotency, jobs, queries
+from captioning import idempotency, jobs, queries, webhooks
 from captioning.broker import Doorbell, make_celery
 from captioning.database import Database
 from captioning.errors import (
@@ -105,17 +105,24 @@ class Queue:
         max_words: int | None = None,
         priority: str = "interactive",
         owner: str = "",
+        webhook_url: str | None = None,
         once: Once | None = None,
     ) -> JobHandle:
         """Queue one photograph: a path, bytes, an open file, a PIL image, or what gets one when
         it is needed. Captions end as whole sentences within `max_words`. Every `interactive`
-        job goes before every `bulk` one; within a priority, owners take turns. What was
-        submitted `once` is not submitted again.
+        job goes before every `bulk` one; within a priority, owners take turns. A message is
+        sent to `webhook_url` when it has ended. What was submitted `once` is not submitted again.
 
-        Raises: ImageRejected, UnknownModel, InvalidOption, IdempotencyKeyReused, Unavailable.
+        Raises: ImageRejected, InvalidRequest, Unavailable.
         """
         options = self.options(
-            model, decoding, num_captions, max_words, priority=priority, owner=owner
+            model,
+            decoding,
+            num_captions,
+            max_words,
+            priority=priority,
+            owner=owner,
+            webhook_url=webhook_url,
         )
 
         def make() -> str:
@@ -151,10 +158,11 @@ class Queue:
         *,
         priority: str = "interactive",
         owner: str = "",
+        webhook_url: str | None = None,
     ) -> JobOptions:
         """Check what a submitter chose.
 
-        Raises: UnknownModel, InvalidOption.
+        Raises: UnknownModel, InvalidOption, WebhookUrlRefused.
         """
         name = model or self.settings.default_model
         if name not in self.settings.models:
@@ -171,8 +179,16 @@ class Queue:
             raise InvalidOption(f"priority must be one of {', '.join(PRIORITIES)}.")
         if len(owner) > MAX_OWNER:
             raise InvalidOption(f"owner must have at most {MAX_OWNER} characters.")
+        if webhook_url is not None:
+            webhooks.check_url(webhook_url, self.settings.webhook_networks)
         return JobOptions(
-            name, Decoding(decoding), num_captions, max_words, PRIORITIES[priority], owner
+            name,
+            Decoding(decoding),
+            num_captions,
+            max_words,
+            PRIORITIES[priority],
+            owner,
+            webhook_url,
         )
 
     def close(self) -> None:

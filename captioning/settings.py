@@ -11,6 +11,7 @@ import math
 import os
 import re
 import tempfile
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -91,6 +92,11 @@ class Settings(BaseSettings):
     fetch_image_urls: bool = Field(
         default=True, description="Whether an image may be given by its public address."
     )
+    webhook_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        default=(),
+        description="Networks that webhooks may reach though they are not public: "
+        "`127.0.0.1/32,192.168.1.0/24`.",
+    )
     max_captions: int = Field(
         default=5, gt=0, description="Most candidate captions that one job may ask for."
     )
@@ -136,6 +142,13 @@ class Settings(BaseSettings):
             return value.expanduser().resolve()
         except (OSError, RuntimeError) as error:
             raise ValueError(str(error)) from error
+
+    @field_validator("webhook_networks", mode="before")
+    @classmethod
+    def _parse_networks(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(ip_network(entry.strip()) for entry in value.split(",") if entry.strip())
 
     @field_validator("models", mode="before")
     @classmethod

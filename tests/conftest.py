@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.sites import Answer, Site
 
 # Tiny matrices are slower on two threads, and a hundred times slower when another process is
 # busy. torch reads this when it is imported; so do the processes that tests start.
@@ -44,3 +47,17 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny_bundle import build_tiny_bundle  # it loads torch, which few tests need
 
     return build_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture
+def site() -> Iterator[Callable[[Answer], Site]]:
+    """Makes servers of somebody else, which end with the test."""
+    sites: list[Site] = []
+
+    def make(answer: Answer) -> Site:
+        sites.append(Site(answer))
+        return sites[-1]
+
+    yield make
+    for each in sites:
+        each.close()

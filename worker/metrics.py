@@ -1,4 +1,5 @@
-"""What one worker counts for Prometheus: waiting, micro-batches, model time, outcomes, sweeps."""
+"""What one worker counts for Prometheus: waiting, micro-batches, model time, outcomes, sweeps,
+messages."""
 
 from __future__ import annotations
 
@@ -8,12 +9,13 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from captioning.jobs import Claim
 from captioning.metrics import new_registry
-from captioning.models import JobStatus
+from captioning.models import DeliveryStatus, JobStatus
 from captioning.sweeper import SweepReport
 from clipcap import Captioner
 from worker.failures import Verdict
 
 WAIT_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600)
+MESSAGE_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -68,6 +70,20 @@ class WorkerMetrics:
         self._swept = self._counter(
             "captioning_swept", "What sweeps put right: jobs of dead workers, dead uploads.", "what"
         )
+        self._messages = self._counter(
+            "captioning_webhook_attempts",
+            "Attempts to deliver a message: delivered, retried later, failed for good, or lost: "
+            "its outcome came too late.",
+            "outcome",
+        )
+        self._message_s = Histogram(
+            "captioning_webhook_seconds",
+            "From an attempt's beginning to its outcome.",
+            buckets=MESSAGE_BUCKETS_S,
+            registry=self.registry,
+        )
+        for outcome in ("delivered", "retried", "failed"):
+            self._messages.labels(outcome)
         for what in ("queued_again", "crashed", "image_removed"):
             self._swept.labels(what)  # a rate needs the zero before the first
 
@@ -100,6 +116,12 @@ class WorkerMetrics:
         self._swept.labels("queued_again").inc(len(report.queued_again))
         self._swept.labels("crashed").inc(len(report.crashed))
         self._swept.labels("image_removed").inc(report.images_removed)
+
+    def delivered(self, status: DeliveryStatus | None, seconds: float) -> None:
+        """`status` is the delivery's new one, None where it was another's by then."""
+        outcome = "lost" if status is None else status.value
+        self._messages.labels("retried" if status == DeliveryStatus.PENDING else outcome).inc()
+        self._message_s.observe(seconds)
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(name, meaning, labels, registry=self.registry)

@@ -1,5 +1,6 @@
 """The worker's timers: the heartbeat keeps its leases and its place in the register, the
-sweep puts right what dead processes left behind, the rounds take up what no ring announced."""
+sweep puts right what dead processes left behind, the rounds take up what no ring announced, the
+courier looks for messages that are due."""
 
 from __future__ import annotations
 
@@ -58,6 +59,7 @@ class Pulse:
             Timer("heartbeat", queue.settings.heartbeat_s, self._beat),
             Timer("sweep", queue.settings.sweep_s, self._sweep),
             Timer("rounds", queue.settings.sweep_s, self._make_rounds),
+            Timer("courier", queue.settings.sweep_s, station.courier.wake),
         ]
         self._seen_moves = -1
         self._moved_at = time.monotonic()

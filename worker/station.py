@@ -27,6 +27,7 @@ from captioning.jobs import CaptionText, Claim, ClaimedJob
 from captioning.models import JobStatus
 from captioning.queue import Queue
 from clipcap import Captioner, DecodingOptions
+from worker.courier import Courier
 from worker.failures import CaptionInvalid, judge
 from worker.metrics import WorkerMetrics
 
@@ -50,6 +51,7 @@ class Station:
     def __init__(self, queue: Queue, captioners: Mapping[str, Captioner]) -> None:
         self.captioners = captioners
         self.metrics = WorkerMetrics(captioners)
+        self.courier = Courier(queue, self.metrics)
         self._queue = queue
         self._device = threading.Lock()
         self._decoders = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
@@ -74,6 +76,7 @@ class Station:
     def close(self) -> None:
         self.stop()
         self._decoders.shutdown()
+        self.courier.stop()
 
     def work(self) -> int:
         """Caption until nothing is claimable; returns the number of jobs taken.
@@ -177,6 +180,8 @@ class Station:
             logger.warning("job %s failed", job.id, exc_info=error, extra=subject)
         outcomes = self._insist(save)
         self.metrics.ended(claim, outcomes, verdicts)
+        if any(job.webhook for job in claim.jobs):
+            self.courier.wake()
         lost = [job for job in claim.jobs if job.id not in outcomes]
         if lost:
             subjects = _subjects(lost)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from threading import Thread
+from collections.abc import Callable
 
 import pytest
 
@@ -15,68 +13,15 @@ from captioning.errors import ImageTooLarge, ImageUnfetchable, ImageUrlRefused
 from captioning.fetching import MAX_REDIRECTS, fetch
 from captioning.outgoing import is_public
 from tests.factories import photo
+from tests.sites import Answer, Site, always, respond
 
 MAX_BYTES = 100_000
-Answer = Callable[[socket.socket, str], None]
-
-
-class Site:
-    """A server of one answer, that keeps which paths it was asked for."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.asked: list[str] = []
-        self._answer = answer
-        Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            with closing(connection):
-                request = connection.recv(65536).decode("latin-1")
-                if request:
-                    self.asked.append(request)
-                    try:
-                        self._answer(connection, request.split(" ")[1])
-                    except OSError:  # who asked has had enough
-                        continue
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-def respond(status: str, body: bytes = b"", **headers: str) -> bytes:
-    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode() + body
-
-
-@pytest.fixture
-def site() -> Iterator[Callable[[Answer], Site]]:
-    sites: list[Site] = []
-
-    def make(answer: Answer) -> Site:
-        sites.append(Site(answer))
-        return sites[-1]
-
-    yield make
-    for each in sites:
-        each.close()
 
 
 @pytest.fixture
 def here_is_public(monkeypatch: pytest.MonkeyPatch) -> None:
     """For this test the loopback address is one like any other."""
     monkeypatch.setattr(outgoing, "is_public", lambda address: address == "127.0.0.1")
-
-
-def always(data: bytes) -> Answer:
-    return lambda connection, path: connection.sendall(data)
 
 
 # --- addresses ----------------------------------------------------------------------------

@@ -64,6 +64,8 @@ def test_the_page_says_what_the_field_says(field: str) -> None:
     assert meaning == info.description
     if field == "models":
         assert default == "`bundled`"
+    elif info.default == ():
+        assert default == "none"
     elif info.default is None:
         assert default == "not served"
     elif info.default is not PydanticUndefined:
@@ -93,6 +95,21 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CAPTIONING_BROKER_URL", "redis://broker:6379/1")
     settings = load_settings()
     assert (settings.port, settings.embedded_broker) == (9001, False)
+
+
+def test_networks_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPTIONING_WEBHOOK_NETWORKS", "127.0.0.1, fd00::/8,")
+    assert [str(network) for network in load_settings().webhook_networks] == [
+        "127.0.0.1/32",
+        "fd00::/8",
+    ]
+
+
+@pytest.mark.parametrize("wrong", ["192.168.1.5/24", "receiver.example", "1.2.3.4/64"])
+def test_what_is_no_network_is_said(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    said = refusal(monkeypatch, WEBHOOK_NETWORKS=wrong)
+    assert said.startswith("CAPTIONING_WEBHOOK_NETWORKS: ")
+    assert wrong in said
 
 
 def test_what_a_program_says_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

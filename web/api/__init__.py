@@ -6,12 +6,12 @@ from typing import Any
 
 from apiflask import APIFlask
 
-from web.api import batches, jobs, models
+from web.api import batches, jobs, models, webhooks
 from web.api.schemas import JobByAddress
 
 
 def init_app(app: APIFlask) -> None:
-    for part in (jobs, batches, models):
+    for part in (jobs, batches, models, webhooks):
         app.register_blueprint(part.bp, url_prefix="/api/v1")
     app.spec_processor(_with_json)  # type: ignore[arg-type]  # a str is YAML, ours is JSON
 

@@ -25,7 +25,12 @@ def create(header: IdempotencyHeader, form: BatchForm) -> tuple[BatchBody, int, 
     one of them, nothing is kept and the answer is 422.
     """
     options = queue().options(
-        form.model, form.decoding, form.num_captions, form.max_words, priority=form.priority
+        form.model,
+        form.decoding,
+        form.num_captions,
+        form.max_words,
+        priority=form.priority,
+        webhook_url=form.webhook_url,
     )
     once = asked_once(header)
     submission = queue().submit_many(uploads(sent_files("images")), options, once=once)

@@ -51,6 +51,7 @@ def create(header: IdempotencyHeader, form: JobForm) -> tuple[JobBody, int, dict
         num_captions=form.num_captions,
         max_words=form.max_words,
         priority=form.priority,
+        webhook_url=form.webhook_url,
         once=once,
     )
     body = job_body(handle.read())

@@ -31,6 +31,10 @@ class _Options(BaseModel):
         "interactive", description="Bulk jobs wait until no interactive one is left."
     )
 
+    webhook_url: str | None = Field(
+        None, description="Where to send a message when it has ended: see docs/api.md."
+    )
+
 
 class JobByAddress(_Options):
     image_url: str = Field(description="The public address of an image.")

@@ -1,0 +1,299 @@
+"""Whom to tell that a job or a batch has ended: the table of deliveries and its verbs. How a
+message looks and travels is captioning/messages.py.
+
+A job's delivery is written in the transaction that ends the job, a batch's in the one that makes
+the batch; it is due when none of its jobs is left to end. So no message is forgotten, and one
+whose sender died is sent again, under the same id.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import secrets
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, delete, exists, func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from captioning import messages, outgoing
+from captioning.database import db_now, storable
+from captioning.errors import DeliveryNotFound, WebhookUrlRefused, WrongState
+from captioning.messages import Answer, Message
+from captioning.models import (
+    Batch,
+    DeliveryStatus,
+    Job,
+    JobStatus,
+    WebhookDelivery,
+    WebhookSecret,
+    looked_up_id,
+)
+from captioning.outgoing import Network
+
+RETRY_DELAYS_S = (5, 60, 300, 1800, 2 * 3600, 5 * 3600, 8 * 3600, 8 * 3600)
+"""Wait after each failed attempt: over a day, all together."""
+SENDING_S = 60
+"""Whoever sends for longer has died: the message is taken up again."""
+LOGGED_ATTEMPTS = 20
+KEPT_S = 30 * 24 * 3600
+PREVIOUS_SIGNS_S = 24 * 3600
+
+OPEN = (DeliveryStatus.PENDING, DeliveryStatus.SENDING)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A job that has just ended, and where to say so."""
+
+    id: str
+    batch_id: str | None
+    owner: str
+    webhook_url: str | None
+
+
+def check_url(url: str, networks: Iterable[Network]) -> None:
+    """What a name resolves to is looked at when a message is sent, each time.
+
+    Raises: WebhookUrlRefused.
+    """
+    try:
+        host = outgoing.checked(url).host
+    except outgoing.Refused as error:
+        raise WebhookUrlRefused(str(error)) from error
+    with suppress(ValueError):  # a name
+        if not outgoing.allowed(str(ipaddress.ip_address(host)), networks):
+            raise WebhookUrlRefused(f"{host} is not a public address.")
+
+
+# --- what is to be said -------------------------------------------------------------------
+
+
+def promise(session: Session, batch_id: str, url: str, owner: str) -> None:
+    """Say when the batch has ended."""
+    session.add(_delivery(url, owner, batch_id=batch_id))
+    session.flush()
+
+
+def announce(session: Session, ended: Sequence[Ended]) -> None:
+    """Say that these jobs have ended. In place of what was to be said of them before: a job
+    that is tried again ends more than once, and so does its batch."""
+    alone: list[WebhookDelivery] = []
+    batches: dict[str, WebhookDelivery] = {}
+    for job in ended:
+        if job.webhook_url and job.batch_id:
+            batches[job.batch_id] = _delivery(job.webhook_url, job.owner, batch_id=job.batch_id)
+        elif job.webhook_url:
+            alone.append(_delivery(job.webhook_url, job.owner, job_id=job.id))
+    if alone:
+        of_these = WebhookDelivery.job_id.in_([each.job_id for each in alone])
+        session.execute(delete(WebhookDelivery).where(of_these, WebhookDelivery.status.in_(OPEN)))
+        session.add_all(alone)
+    if batches:
+        promised = select(WebhookDelivery.batch_id).where(
+            WebhookDelivery.batch_id.in_(batches),
+            WebhookDelivery.status == DeliveryStatus.PENDING,
+        )
+        known = set(session.scalars(promised))
+        session.add_all(each for batch_id, each in batches.items() if batch_id not in known)
+    session.flush()
+
+
+def _delivery(url: str, owner: str, **subject: str) -> WebhookDelivery:
+    return WebhookDelivery(
+        url=url, host=outgoing.checked(url).netloc.decode()[:300], owner=owner, **subject
+    )
+
+
+# --- sending ------------------------------------------------------------------------------
+
+
+def take_due(session: Session) -> Message | None:
+    """Take one message that is due, or None. Of those, the one whose host has the fewest on
+    their way: a host that is slow or away holds up its own messages and nobody else's."""
+    busy = (
+        select(WebhookDelivery.host, func.count().label("count"))
+        .where(WebhookDelivery.status == DeliveryStatus.SENDING, WebhookDelivery.next_at > db_now())
+        .group_by(WebhookDelivery.host)
+        .subquery()
+    )
+    due = (
+        _due(select(WebhookDelivery))
+        .outerjoin(busy, busy.c.host == WebhookDelivery.host)
+        .order_by(func.coalesce(busy.c.count, 0), WebhookDelivery.next_at)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=WebhookDelivery)
+    )
+    delivery = session.scalar(due)
+    if delivery is None:
+        return None
+    delivery.status = DeliveryStatus.SENDING
+    delivery.attempts += 1
+    delivery.next_at = db_now(SENDING_S)  # by the database's clock
+    return Message(
+        delivery.id,
+        delivery.attempts,
+        delivery.url,
+        _body(session, delivery),
+        tuple(_signing_secrets(session, delivery.owner)),
+    )
+
+
+def record(session: Session, message: Message, answer: Answer) -> DeliveryStatus | None:
+    """Keep what came of an attempt, and when to make the next. Returns the status that the
+    delivery has now, or None when it was somebody else's by then."""
+    held = (
+        WebhookDelivery.id == message.id,
+        WebhookDelivery.attempts == message.attempt,
+        WebhookDelivery.status == DeliveryStatus.SENDING,
+    )
+    log = session.scalar(select(WebhookDelivery.log).where(*held).with_for_update())
+    if log is None:
+        return None
+    status, delay_s = _verdict(message, answer)
+    line = {
+        "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "status_code": answer.status_code,
+        "error": storable(answer.error) if answer.error else None,
+        "seconds": round(answer.seconds, 3),
+    }
+    session.execute(
+        update(WebhookDelivery)
+        .where(*held)
+        .values(status=status, next_at=db_now(delay_s), log=[*log, line][-LOGGED_ATTEMPTS:])
+    )
+    return status
+
+
+def _verdict(message: Message, answer: Answer) -> tuple[DeliveryStatus, float]:
+    if answer.received:
+        return DeliveryStatus.DELIVERED, 0
+    if answer.hopeless or message.attempt > len(RETRY_DELAYS_S):
+        return DeliveryStatus.FAILED, 0
+    return DeliveryStatus.PENDING, RETRY_DELAYS_S[message.attempt - 1]
+
+
+def _due(query: Select[Any]) -> Select[Any]:
+    """Not what has not ended, or no longer: a job that is tried again will end again."""
+    unfinished = Job.status.in_((JobStatus.QUEUED, JobStatus.RUNNING))
+    return query.where(
+        WebhookDelivery.status.in_(OPEN),
+        WebhookDelivery.next_at <= db_now(),
+        ~exists().where(Job.id == WebhookDelivery.job_id, unfinished),
+        ~exists().where(Job.batch_id == WebhookDelivery.batch_id, unfinished),
+    )
+
+
+def _body(session: Session, delivery: WebhookDelivery) -> bytes:
+    if delivery.job_id is not None:
+        return messages.of_job(session.get_one(Job, delivery.job_id))
+    batch = session.get_one(Batch, delivery.batch_id)
+    counts = select(Job.status, func.count(), func.max(Job.finished_at))
+    rows = session.execute(counts.where(Job.batch_id == batch.id).group_by(Job.status)).all()
+    return messages.of_batch(
+        batch,
+        {JobStatus(status): count for status, count, _ in rows},
+        max((ended for _, _, ended in rows if ended), default=batch.created_at),
+    )
+
+
+def count_open(session: Session) -> int:
+    """Deliveries that are neither received nor given up yet."""
+    found = select(func.count()).where(WebhookDelivery.status.in_(OPEN))
+    return session.scalar(found) or 0
+
+
+# --- for their owner ----------------------------------------------------------------------
+
+
+def list_deliveries(
+    session: Session,
+    *,
+    limit: int,
+    before: str | None = None,
+    status: DeliveryStatus | None = None,
+    job_id: str | None = None,
+    batch_id: str | None = None,
+) -> Sequence[WebhookDelivery]:
+    """Newest first; `before` is the id of the last one of the page before this one."""
+    query = select(WebhookDelivery).order_by(WebhookDelivery.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(WebhookDelivery.id < looked_up_id(before))
+    if status is not None:
+        query = query.where(WebhookDelivery.status == status)
+    if job_id is not None:
+        query = query.where(WebhookDelivery.job_id == looked_up_id(job_id))
+    if batch_id is not None:
+        query = query.where(WebhookDelivery.batch_id == looked_up_id(batch_id))
+    return session.scalars(query).all()
+
+
+def get_delivery(session: Session, delivery_id: str) -> WebhookDelivery:
+    """Raises: DeliveryNotFound."""
+    delivery = session.get(WebhookDelivery, looked_up_id(delivery_id))
+    if delivery is None:
+        raise DeliveryNotFound(f"There is no delivery {delivery_id}.")
+    return delivery
+
+
+def redeliver(session: Session, delivery_id: str) -> None:
+    """Send a message again, with all its attempts, under the id that it has.
+
+    Raises: DeliveryNotFound, WrongState.
+    """
+    again = update(WebhookDelivery).where(
+        WebhookDelivery.id == looked_up_id(delivery_id), WebhookDelivery.status.not_in(OPEN)
+    )
+    values = {"status": DeliveryStatus.PENDING, "attempts": 0, "next_at": db_now()}
+    if session.scalar(again.values(**values).returning(WebhookDelivery.id)) is None:
+        delivery = get_delivery(session, delivery_id)
+        raise WrongState(f"Delivery {delivery_id} is {delivery.status} already.")
+
+
+def secret_of(session: Session, owner: str) -> str:
+    """What the owner's messages are signed with; made when it is first asked for."""
+    return _signing_secrets(session, owner)[0]
+
+
+def change_secret(session: Session, owner: str) -> str:
+    """Sign with a new secret from now on, and with the one before, too, for a day, so that
+    receivers can be changed one by one."""
+    before, after = secret_of(session, owner), _new_secret()
+    row = update(WebhookSecret).where(WebhookSecret.owner == owner)
+    session.execute(row.values(secret=after, previous=before, changed_at=db_now()))
+    return after
+
+
+def forget_old(session: Session) -> None:
+    """The sweeper's part: deliveries past their time."""
+    session.execute(
+        delete(WebhookDelivery).where(
+            WebhookDelivery.created_at < db_now(-KEPT_S), WebhookDelivery.status.not_in(OPEN)
+        )
+    )
+
+
+def _signing_secrets(session: Session, owner: str) -> list[str]:
+    found = session.execute(_secrets(owner)).first()
+    if found is None:
+        with suppress(IntegrityError), session.begin_nested():  # another is making it just now
+            session.add(WebhookSecret(owner=owner, secret=_new_secret()))
+        found = session.execute(_secrets(owner)).one()
+    secret, previous, signs = found
+    return [secret, previous] if previous and signs else [secret]
+
+
+def _secrets(owner: str) -> Select[str, str | None, bool]:
+    recent: ColumnElement[bool] = WebhookSecret.changed_at > db_now(-PREVIOUS_SIGNS_S)
+    return select(WebhookSecret.secret, WebhookSecret.previous, recent).where(
+        WebhookSecret.owner == owner
+    )
+
+
+def _new_secret() -> str:
+    return messages.SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
