@@ -11,6 +11,7 @@ from captioning.queue import Queue
 from captioning.settings import Settings, load_settings
 from web import (
     api,
+    document,
     health,
     ibm_max,
     intake,
@@ -26,7 +27,19 @@ from web.api.schemas import ProblemBody
 
 FORM_FIELDS_MAX_BYTES = 100_000
 # In the order in which they look at a request.
-PARTS = (metrics, request_ids, problems, security, health, media, intake, api, ibm_max, pages)
+PARTS = (
+    metrics,
+    request_ids,
+    problems,
+    security,
+    health,
+    media,
+    intake,
+    api,
+    ibm_max,
+    pages,
+    document,
+)
 
 
 def create_app(settings: Settings | None = None) -> APIFlask:
@@ -47,24 +60,14 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     app.config.update(
         HTTP_ERROR_SCHEMA=ProblemBody.model_json_schema(),
         VALIDATION_ERROR_SCHEMA=ProblemBody.model_json_schema(),
+        AUTO_OPERATION_ID=True,
         AUTO_404_RESPONSE=False,  # it knows <int:id> only
     )
     app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's own provider has it
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
     app.extensions["captioning"] = Queue(settings)
     app.extensions["captioning.waiting"] = waiting.Seats(settings.web_threads // 2)
-    for part in (
-        metrics,
-        request_ids,
-        problems,
-        security,
-        health,
-        media,
-        intake,
-        api,
-        ibm_max,
-        pages,
-    ):
+    for part in PARTS:
         part.init_app(app)
     return app
 

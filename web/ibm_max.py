@@ -22,7 +22,6 @@ from captioning.errors import CaptioningError, NoImage, Unavailable, WrongState
 from captioning.models import Job, JobStatus
 from captioning.queue import Upload
 from web import problems
-from web.api.schemas import ProblemBody
 from web.current import queue
 from web.intake import sent_files, uploads
 from web.problems import Problem
@@ -58,10 +57,6 @@ class MetadataBody(BaseModel):
     source: str
 
 
-class MaxProblemBody(ProblemBody):
-    message: str = Field(description="What MAX's clients read: the same as `detail`.")
-
-
 class NotCaptioned(CaptioningError):
     """The image could not be captioned."""
 
@@ -75,6 +70,7 @@ def init_app(app: APIFlask) -> None:
 @bp.post("/predict")
 @bp.input(PredictForm, location="files", arg_name="form")
 @bp.output(PredictBody)
+@bp.doc(responses=[400, 413, 500, 503])
 def predict(form: PredictForm) -> PredictBody:
     """Caption one photograph, and wait for it.
 

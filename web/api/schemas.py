@@ -42,14 +42,22 @@ class JobByAddress(_Options):
 
 # The files themselves are read by web/intake.py, which limits each: here they are documented.
 class JobForm(_Options):
-    image: UploadFile | None = None
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["image"]}, {"required": ["image_url"]}]}
+    )
+
+    image: UploadFile | None = Field(None, description="The photograph.")
     image_url: str | None = Field(
         None, description="In place of a file: the public address of an image."
     )
 
 
 class BatchForm(_Options):
-    images: list[UploadFile] | None = None
+    model_config = ConfigDict(json_schema_extra={"required": ["images"]})
+
+    images: list[UploadFile] | None = Field(
+        None, min_length=1, description="The photographs, each as a field of this name."
+    )
 
 
 class WaitQuery(BaseModel):
