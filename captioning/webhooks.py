@@ -66,9 +66,13 @@ def check_url(url: str, networks: Iterable[Network]) -> None:
         host = outgoing.checked(url).host
     except outgoing.Refused as error:
         raise WebhookUrlRefused(str(error)) from error
-    with suppress(ValueError):  # a name
+    if host == "localhost":  # the one name that is known beforehand
+        host = "127.0.0.1"
+    with suppress(ValueError):  # another name
         if not outgoing.allowed(str(ipaddress.ip_address(host)), networks):
-            raise WebhookUrlRefused(f"{host} is not a public address.")
+            raise WebhookUrlRefused(
+                f"{host} is not a public address, nor in one of CAPTIONING_WEBHOOK_NETWORKS."
+            )
 
 
 # --- what is to be said -------------------------------------------------------------------

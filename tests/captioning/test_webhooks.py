@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
@@ -342,6 +343,7 @@ def test_after_a_change_the_old_secret_signs_for_a_day(database: Database) -> No
         "ftp://receiver.example/",
         "https://user:secret@receiver.example/",
         "http://127.0.0.1/",
+        "http://localhost:3000/",
         "http://[::1]/",
         "http://[::ffff:10.0.0.1]/",
         "http://169.254.169.254/latest",
@@ -351,3 +353,8 @@ def test_after_a_change_the_old_secret_signs_for_a_day(database: Database) -> No
 def test_an_address_that_leads_nowhere_good_is_refused_at_once(url: str) -> None:
     with pytest.raises(WebhookUrlRefused):
         webhooks.check_url(url, ())
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:3000/", "http://localhost:3000/", URL])
+def test_an_address_in_a_network_that_is_named_is_taken(url: str) -> None:
+    webhooks.check_url(url, [IPv4Network("127.0.0.0/8")])

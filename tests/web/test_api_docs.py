@@ -16,6 +16,12 @@ def test_it_names_every_operation_and_every_schema(client: FlaskClient) -> None:
         assert f'id="schema-{name}"' in page.text
 
 
+def test_nothing_of_it_comes_from_elsewhere_or_runs(client: FlaskClient) -> None:
+    text = client.get("/api/docs").text
+    for part in ("<script", "<style", " style=", '<link rel="stylesheet" href="http'):
+        assert part not in text
+
+
 def test_its_links_lead_somewhere(client: FlaskClient) -> None:
     text = client.get("/api/docs").text
     targets = {part.partition('"')[0] for part in text.split('href="#')[1:]}

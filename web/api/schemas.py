@@ -32,7 +32,8 @@ class _Options(BaseModel):
     )
 
     webhook_url: str | None = Field(
-        None, description="Where to send a message when it has ended: see docs/api.md."
+        None,
+        description="Where to send a signed message when the job, or the whole batch, has ended.",
     )
 
 
