@@ -84,9 +84,12 @@ class Client:
         decoding: str = Decoding.BEAM,
         num_captions: int = 1,
         max_words: int | None = None,
+        webhook_url: str | None = None,
     ) -> Job:
-        """Queue one photograph: a path, bytes, an open file or a PIL image."""
+        """Queue one photograph: a path, bytes, an open file or a PIL image. A message is sent
+        to `webhook_url` when it has ended."""
         options = steps.choices(model, decoding, num_captions, max_words)
+        options["webhook_url"] = webhook_url
         return self._run(steps.submit(photo, options, self._retries))
 
     def job(self, job_id: str) -> Job:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from captioning import AsyncClient, Client
+from captioning import AsyncClient, Client, webhooks
 from captioning.client import CaptioningFailed, Progress, ServiceUnreachable, TimedOut
 from captioning.errors import (
     ImageEmpty,
@@ -20,9 +20,10 @@ from captioning.errors import (
     NoImage,
     UnknownModel,
     UnsupportedImageType,
+    WebhookUrlRefused,
 )
 from captioning.models import JobStatus
-from captioning.queue import Photo, Upload
+from captioning.queue import Photo, Queue, Upload
 from tests.acceptance.service import free_port
 from tests.factories import photo
 
@@ -49,6 +50,18 @@ def test_one_photograph(url: str, tmp_path: Path) -> None:
         assert client.caption(photo()).text == "a photo of photograph"
         with path.open("rb") as file:
             assert client.caption(file).text == job.text
+
+
+@pytest.mark.usefixtures("worker")
+def test_who_is_to_be_told_is_said_when_submitting(url: str, queue: Queue) -> None:
+    with Client(url) as client:
+        job = client.submit(photo(), webhook_url="https://receiver.example/")
+        client.wait(job.id)
+        with pytest.raises(WebhookUrlRefused):
+            client.submit(photo(), webhook_url="http://10.0.0.1/")
+    with queue.database.read() as session:
+        (delivery,) = webhooks.list_deliveries(session, limit=9, job_id=job.id)
+    assert delivery.url == "https://receiver.example/"
 
 
 @pytest.mark.usefixtures("worker")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network
+from pathlib import Path
 
 import pytest
 from sqlalchemy import update
@@ -170,3 +173,47 @@ def test_stopping_waits_for_what_is_on_its_way_and_takes_up_no_more(
     go_on.set()
     stopping.join(60)
     assert sorted(statuses(queue)) == [DeliveryStatus.DELIVERED, DeliveryStatus.PENDING]
+
+
+SENDER = """
+import sys
+from pathlib import Path
+from captioning.queue import Queue
+from captioning.settings import Settings
+from worker.courier import Courier
+from worker.metrics import WorkerMetrics
+
+networks = ("127.0.0.1/32",)
+queue = Queue(Settings(data_dir=Path(sys.argv[1]), webhook_networks=networks))
+Courier(queue, WorkerMetrics({})).wake()
+sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+def test_what_a_killed_worker_was_sending_is_sent_again_under_its_id(
+    queue: Queue, courier: Courier, site: Sites
+) -> None:
+    killed = threading.Event()
+
+    def answer(connection: socket.socket, path: str) -> None:
+        if killed.is_set():
+            connection.sendall(respond("200 OK"))
+        else:
+            killed.wait(120)
+
+    target = site(answer)
+    ended_job(queue, target.url)
+    command = [sys.executable, "-c", SENDER, str(queue.settings.data_dir)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=Path(__file__).parents[2]) as sender:
+        eventually(lambda: len(target.asked) == 1, timeout_s=240)
+        sender.kill()
+    killed.set()
+    courier.wake()
+    assert statuses(queue) == [DeliveryStatus.SENDING]  # until its time is up
+    with queue.database.write() as session:
+        session.execute(update(WebhookDelivery).values(next_at=db_now(-1)))
+    courier.wake()
+    eventually(lambda: statuses(queue) == [DeliveryStatus.DELIVERED])
+    first, second = (request.partition("\r\n\r\n")[0] for request in target.asked)
+    assert first.split("webhook-id: ")[1][:32] == second.split("webhook-id: ")[1][:32]
