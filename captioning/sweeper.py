@@ -45,7 +45,7 @@ def sweep(queue: Queue) -> SweepReport | None:
         report.queued_again, report.crashed = jobs.expire_leases(session)
         workers.forget_dead(session)
         idempotency.forget_old(session)
-        webhooks.forget_old(session)
+        webhooks.tidy(session)
     _ring(queue, report)
     report.images_removed = _remove_abandoned(queue)
     if report.queued_again or report.crashed or report.images_removed:

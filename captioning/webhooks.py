@@ -109,9 +109,11 @@ def announce(session: Session, ended: Sequence[Ended]) -> None:
 
 
 def _delivery(url: str, owner: str, **subject: str) -> WebhookDelivery:
-    return WebhookDelivery(
-        url=url, host=outgoing.checked(url).netloc.decode()[:300], owner=owner, **subject
-    )
+    try:
+        host = outgoing.checked(url).netloc.decode()[:300]
+    except outgoing.Refused:  # by whoever did not check it; no reason for a job not to end
+        host = ""
+    return WebhookDelivery(url=url, host=host, owner=owner, **subject)
 
 
 # --- sending ------------------------------------------------------------------------------
@@ -273,8 +275,18 @@ def change_secret(session: Session, owner: str) -> str:
     return after
 
 
-def forget_old(session: Session) -> None:
-    """The sweeper's part: deliveries past their time."""
+def tidy(session: Session) -> None:
+    """The sweeper's part: give up what cost its sender its life each time, and forget what is
+    long over."""
+    session.execute(
+        update(WebhookDelivery)
+        .where(
+            WebhookDelivery.status == DeliveryStatus.SENDING,
+            WebhookDelivery.next_at <= db_now(),
+            WebhookDelivery.attempts > len(RETRY_DELAYS_S),
+        )
+        .values(status=DeliveryStatus.FAILED)
+    )
     session.execute(
         delete(WebhookDelivery).where(
             WebhookDelivery.created_at < db_now(-KEPT_S), WebhookDelivery.status.not_in(OPEN)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from captioning import jobs, webhooks
+from captioning import jobs, messages, webhooks
 from captioning.database import Database, db_now
 from captioning.errors import DeliveryNotFound, WebhookUrlRefused, WrongState
 from captioning.jobs import CaptionText, JobOptions
@@ -259,6 +259,27 @@ def test_what_a_dead_sender_had_in_hand_is_sent_again(database: Database) -> Non
     assert record(database, second, RECEIVED) == DeliveryStatus.DELIVERED
 
 
+def test_what_kills_its_senders_is_given_up(database: Database) -> None:
+    end(database, add(database))
+    for _ in range(len(RETRY_DELAYS_S) + 1):
+        with database.write() as session:
+            webhooks.tidy(session)
+        taken(database)
+        pass_time(database)
+    with database.write() as session:
+        webhooks.tidy(session)
+    assert take(database) is None
+    assert [delivery.status for delivery in deliveries(database)] == [DeliveryStatus.FAILED]
+
+
+def test_an_address_that_nobody_checked_does_not_keep_a_job_from_ending(
+    database: Database,
+) -> None:
+    end(database, add(database, "no address"))
+    answer = messages.send(taken(database), ())
+    assert (answer.received, answer.hopeless) == (False, True)
+
+
 def test_a_slow_host_holds_up_nobody_else(database: Database) -> None:
     for _ in range(5):
         end(database, add(database, "https://slow.example/"))
@@ -284,7 +305,7 @@ def test_what_is_long_over_is_forgotten(database: Database) -> None:
             webhooks.record(session, message, RECEIVED)
         old = update(WebhookDelivery).values(created_at=db_now(-KEPT_S - 1))
         session.execute(old.where(WebhookDelivery.id != message.id))
-        webhooks.forget_old(session)
+        webhooks.tidy(session)
         assert session.scalar(select(func.count()).select_from(WebhookDelivery)) == 2
         assert webhooks.count_open(session) == 1  # still to be said, however old
 
