@@ -8,20 +8,17 @@ whose sender died is sent again, under the same id.
 
 from __future__ import annotations
 
-import base64
 import ipaddress
-import secrets
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, delete, exists, func, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Select, delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
-from captioning import messages, outgoing
+from captioning import messages, outgoing, webhook_secrets
 from captioning.database import db_now, storable
 from captioning.errors import DeliveryNotFound, WebhookUrlRefused, WrongState
 from captioning.messages import Answer, Message
@@ -31,7 +28,6 @@ from captioning.models import (
     Job,
     JobStatus,
     WebhookDelivery,
-    WebhookSecret,
     looked_up_id,
 )
 from captioning.outgoing import Network
@@ -42,7 +38,6 @@ SENDING_S = 60
 """Whoever sends for longer has died: the message is taken up again."""
 LOGGED_ATTEMPTS = 20
 KEPT_S = 30 * 24 * 3600
-PREVIOUS_SIGNS_S = 24 * 3600
 
 OPEN = (DeliveryStatus.PENDING, DeliveryStatus.SENDING)
 
@@ -146,7 +141,7 @@ def take_due(session: Session) -> Message | None:
         delivery.attempts,
         delivery.url,
         _body(session, delivery),
-        tuple(_signing_secrets(session, delivery.owner)),
+        tuple(webhook_secrets.in_force(session, delivery.owner)),
     )
 
 
@@ -261,20 +256,6 @@ def redeliver(session: Session, delivery_id: str) -> None:
         raise WrongState(f"Delivery {delivery_id} is {delivery.status} already.")
 
 
-def secret_of(session: Session, owner: str) -> str:
-    """What the owner's messages are signed with; made when it is first asked for."""
-    return _signing_secrets(session, owner)[0]
-
-
-def change_secret(session: Session, owner: str) -> str:
-    """Sign with a new secret from now on, and with the one before, too, for a day, so that
-    receivers can be changed one by one."""
-    before, after = secret_of(session, owner), _new_secret()
-    row = update(WebhookSecret).where(WebhookSecret.owner == owner)
-    session.execute(row.values(secret=after, previous=before, changed_at=db_now()))
-    return after
-
-
 def tidy(session: Session) -> None:
     """The sweeper's part: give up what cost its sender its life each time, and forget what is
     long over."""
@@ -292,24 +273,3 @@ def tidy(session: Session) -> None:
             WebhookDelivery.created_at < db_now(-KEPT_S), WebhookDelivery.status.not_in(OPEN)
         )
     )
-
-
-def _signing_secrets(session: Session, owner: str) -> list[str]:
-    found = session.execute(_secrets(owner)).first()
-    if found is None:
-        with suppress(IntegrityError), session.begin_nested():  # another is making it just now
-            session.add(WebhookSecret(owner=owner, secret=_new_secret()))
-        found = session.execute(_secrets(owner)).one()
-    secret, previous, signs = found
-    return [secret, previous] if previous and signs else [secret]
-
-
-def _secrets(owner: str) -> Select[str, str | None, bool]:
-    recent: ColumnElement[bool] = WebhookSecret.changed_at > db_now(-PREVIOUS_SIGNS_S)
-    return select(WebhookSecret.secret, WebhookSecret.previous, recent).where(
-        WebhookSecret.owner == owner
-    )
-
-
-def _new_secret() -> str:
-    return messages.SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
-from captioning import jobs, messages, webhooks
+from captioning import jobs, messages, webhook_secrets, webhooks
 from captioning.database import Database, db_now
 from captioning.errors import DeliveryNotFound, WebhookUrlRefused, WrongState
 from captioning.jobs import CaptionText, JobOptions
@@ -21,6 +21,7 @@ from captioning.models import (
     Job,
     JobStatus,
     WebhookDelivery,
+    WebhookSecret,
     new_id,
 )
 from captioning.webhooks import KEPT_S, RETRY_DELAYS_S, SENDING_S
@@ -334,9 +335,9 @@ def test_each_owner_has_a_secret_of_their_own(database: Database) -> None:
     for owner in ("anna", "bert", "anna"):
         end(database, add(database, owner=owner))
     with database.write() as session:
-        anna = webhooks.secret_of(session, "anna")
-        bert = webhooks.secret_of(session, "bert")
-        assert webhooks.secret_of(session, "anna") == anna
+        anna = webhook_secrets.secret_of(session, "anna")
+        bert = webhook_secrets.secret_of(session, "bert")
+        assert webhook_secrets.secret_of(session, "anna") == anna
     assert anna.startswith("whsec_")
     used = sorted(taken(database).secrets for _ in range(3))
     assert used == sorted([(anna,), (anna,), (bert,)])
@@ -346,12 +347,12 @@ def test_after_a_change_the_old_secret_signs_for_a_day(database: Database) -> No
     for _ in range(2):
         end(database, add(database))
     with database.write() as session:
-        old = webhooks.secret_of(session, "")
-        new = webhooks.change_secret(session, "")
-        assert webhooks.secret_of(session, "") == new != old
+        old = webhook_secrets.secret_of(session, "")
+        new = webhook_secrets.change_secret(session, "")
+        assert webhook_secrets.secret_of(session, "") == new != old
     assert taken(database).secrets == (new, old)
     with database.write() as session:
-        row = update(webhooks.WebhookSecret).values(changed_at=db_now(-25 * 3600))
+        row = update(WebhookSecret).values(changed_at=db_now(-25 * 3600))
         session.execute(row)
     assert taken(database).secrets == (new,)
 

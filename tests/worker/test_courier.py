@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import update
 from standardwebhooks import Webhook
 
-from captioning import jobs, webhooks
+from captioning import jobs, webhook_secrets, webhooks
 from captioning.database import db_now
 from captioning.errors import DatabaseUnavailable
 from captioning.models import DeliveryStatus, WebhookDelivery
@@ -75,7 +75,7 @@ def test_a_caption_is_told_as_soon_as_it_is_saved(
     head, _, body = request.partition("\r\n\r\n")
     headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:])
     with queue.database.write() as session:
-        secret = webhooks.secret_of(session, "")
+        secret = webhook_secrets.secret_of(session, "")
     # Its case is part of a signature.
     headers["webhook-signature"] = head.split("webhook-signature: ")[1].split("\r\n")[0]
     said = Webhook(secret).verify(body.encode("latin-1"), headers)

@@ -9,7 +9,7 @@ from apiflask import APIBlueprint
 from flask import url_for
 from pydantic import BaseModel, ConfigDict, Field
 
-from captioning import webhooks
+from captioning import webhook_secrets, webhooks
 from captioning.models import DeliveryStatus, WebhookDelivery
 from web import cursors
 from web.current import queue
@@ -107,7 +107,7 @@ def redeliver(delivery_id: str) -> tuple[DeliveryBody, int, dict[str, str]]:
 def secret() -> SecretBody:
     """Read the secret that your messages are signed with."""
     with queue().database.write() as session:  # it is made when it is first asked for
-        return SecretBody(secret=webhooks.secret_of(session, _owner()))
+        return SecretBody(secret=webhook_secrets.secret_of(session, _owner()))
 
 
 @bp.post("/webhooks/secret")
@@ -116,7 +116,7 @@ def secret() -> SecretBody:
 def change_secret() -> SecretBody:
     """Get a new secret. The one before signs, too, for another 24 hours."""
     with queue().database.write() as session:
-        return SecretBody(secret=webhooks.change_secret(session, _owner()))
+        return SecretBody(secret=webhook_secrets.change_secret(session, _owner()))
 
 
 def _owner() -> str:
