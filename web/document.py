@@ -21,6 +21,11 @@ SUMMARY = (
     "Photographs in, captions out. Submit one to `/api/v1/jobs`, ask for the job with `?wait=20`, "
     "or be told by a webhook. Errors are problem details (RFC 9457) with a stable `code`."
 )
+HEADERS = {
+    "202": ("Location", "Where it is.", {"type": "string", "format": "uri-reference"}),
+    "429": ("Retry-After", "Seconds to wait.", {"type": "integer"}),
+    "503": ("Retry-After", "Seconds to wait.", {"type": "integer"}),
+}
 SAFE = {"get", "head", "options"}
 
 MEANINGS = {
@@ -109,6 +114,10 @@ def _describe(method: str, operation: Spec, schemas: Spec) -> None:
         answer["description"] = MEANINGS.get(int(status), HTTPStatus(int(status)).phrase)
         if int(status) >= 400:
             answer["content"] = PROBLEM
+        if status in HEADERS:
+            name, text, schema = HEADERS[status]
+            header = {"description": text, "required": True, "schema": schema}
+            answer.setdefault("headers", {})[name] = header
     operation["responses"] = dict(sorted(answers.items()))
     for parameter in operation.get("parameters", ()):
         _not_null(parameter["schema"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from ipaddress import IPv4Network
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -341,6 +343,18 @@ def test_each_owner_has_a_secret_of_their_own(database: Database) -> None:
     assert anna.startswith("whsec_")
     used = sorted(taken(database).secrets for _ in range(3))
     assert used == sorted([(anna,), (anna,), (bert,)])
+
+
+def test_who_ask_for_it_first_at_once_get_the_same(database: Database) -> None:
+    line = Barrier(4)
+
+    def ask(_: int) -> str:
+        line.wait()
+        with database.write() as session:
+            return webhook_secrets.secret_of(session, "anna")
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(ask, range(4)))) == 1
 
 
 def test_after_a_change_the_old_secret_signs_for_a_day(database: Database) -> None:
