@@ -136,6 +136,52 @@ def status(job: str | None) -> None:
             click.echo(line)
 
 
+@main.group()
+def keys() -> None:
+    """Access keys, for CAPTIONING_ACCESS=keys."""
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option("--role", type=click.Choice(["user", "admin"]), default="user", show_default=True)
+@_one_line_errors
+def create_key(name: str, role: str) -> None:
+    """Make a key for NAME, and print it: this once and never again.
+
+    A user sees what was handed in under the key, an admin sees everything.
+    """
+    from captioning import access
+    from captioning.models import Role
+
+    with _connected() as queue, queue.database.write() as session:
+        secret = access.create_key(session, name, Role(role))
+    click.echo("It is not shown again: keep it where you keep passwords.", err=True)
+    click.echo(secret)
+
+
+@keys.command("list")
+@_one_line_errors
+def list_keys() -> None:
+    """All keys, without their secrets."""
+    from captioning import shell
+
+    with _connected() as queue, queue.database.read() as session:
+        for line in shell.keys(session):
+            click.echo(line)
+
+
+@keys.command("revoke")
+@click.argument("name")
+@_one_line_errors
+def revoke_key(name: str) -> None:
+    """End the key NAME (or its id) at once. What was handed in under it stays."""
+    from captioning import access
+
+    with _connected() as queue, queue.database.write() as session:
+        key = access.revoke_key(session, name)
+    click.echo(f"{key.name} is revoked.")
+
+
 @contextmanager
 def _connected() -> Iterator[Queue]:
     from captioning import connect

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
@@ -29,7 +31,8 @@ from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.orm.interfaces import ORMOption
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -172,6 +175,18 @@ def make_engine(
     )
 
 
+class NarrowedSession(Session):
+    """Adds options to every statement that reads, updates or deletes through the mapped
+    classes, so that no query can forget them."""
+
+
+@event.listens_for(NarrowedSession, "do_orm_execute")
+def _narrow(state: ORMExecuteState) -> None:
+    # Loads of relationships and columns take the options over from what loaded their parent.
+    if not (state.is_insert or state.is_column_load or state.is_relationship_load):
+        state.statement = state.statement.options(*state.session.info["options"])
+
+
 class Database:
     """Reading and writing transactions on one engine. Safe to share between threads."""
 
@@ -184,6 +199,15 @@ class Database:
             self._reader = self.engine.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
+        self._new_session: Callable[[Engine], Session] = partial(Session, expire_on_commit=False)
+
+    def narrowed(self, options: Sequence[ORMOption]) -> Database:
+        """The same database, but every statement gets these options."""
+        narrowed = copy(self)
+        narrowed._new_session = partial(
+            NarrowedSession, expire_on_commit=False, info={"options": tuple(options)}
+        )
+        return narrowed
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -193,7 +217,7 @@ class Database:
         """
         with (
             _unavailable_as_ours(),
-            Session(self._writer, expire_on_commit=False) as session,
+            self._new_session(self._writer) as session,
             session.begin(),
         ):
             yield session
@@ -204,7 +228,7 @@ class Database:
 
         Raises: DatabaseUnavailable.
         """
-        with _unavailable_as_ours(), Session(self._reader, expire_on_commit=False) as session:
+        with _unavailable_as_ours(), self._new_session(self._reader) as session:
             yield session
 
     @contextmanager

@@ -18,7 +18,10 @@
     │   ├── ImageUrlRefused        its address is not one to fetch
     │   └── ImageUnfetchable
     ├── NotFound                   JobNotFound, BatchNotFound, ImageNotFound,
-    │                              DeliveryNotFound
+    │                              DeliveryNotFound, KeyNotFound
+    ├── AccessDenied               who asks has shown no key that is in force
+    │   ├── KeyRequired
+    │   └── KeyRefused
     ├── WrongState                 the job is not in a state that allows this
     └── Unavailable                a part is away, or has no room for more
         ├── DatabaseUnavailable
@@ -173,6 +176,30 @@ class DeliveryNotFound(NotFound):
     """There is no such delivery."""
 
     code = "delivery_not_found"
+
+
+class KeyNotFound(NotFound):
+    """There is no such access key."""
+
+    code = "key_not_found"
+
+
+class AccessDenied(CaptioningError):
+    """Access is denied."""
+
+    code = "access_denied"
+
+
+class KeyRequired(AccessDenied):
+    """An access key is needed."""
+
+    code = "key_required"
+
+
+class KeyRefused(AccessDenied):
+    """The access key is not accepted."""
+
+    code = "key_refused"
 
 
 class WrongState(CaptioningError):

@@ -7,7 +7,8 @@ commits; the other is rolled back, undone, and answered with what the first has 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 
 from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.exc import IntegrityError
@@ -26,6 +27,12 @@ class Once:
 
     key: str
     fingerprint: str
+
+    def of(self, owner: str) -> Once:
+        """The same within what an owner has sent: two may choose the same key."""
+        if not owner:
+            return self
+        return replace(self, key=hashlib.sha256(f"{owner} {self.key}".encode()).hexdigest())
 
 
 class AlreadySubmitted(CaptioningError):

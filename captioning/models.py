@@ -49,6 +49,13 @@ class Priority(IntEnum):
     BULK = 1
 
 
+class Role(StrEnum):
+    """What the holder of an access key sees: what is their own, or everything."""
+
+    USER = "user"
+    ADMIN = "admin"
+
+
 class Decoding(StrEnum):
     """How the decoder searches for a caption."""
 
@@ -79,6 +86,12 @@ def looked_up_id(text: str) -> str:
 Id = String(32)
 
 
+def _owner() -> Mapped[str]:
+    """The id of an access key, a name that a program has chosen, or nobody. Who is not allowed
+    to see all sees of a table with this column their own rows only: see captioning/access.py."""
+    return mapped_column(String(64), default="", server_default=text("''"))
+
+
 class Base(DeclarativeBase):
     # Named constraints, so that migrations can name what they change on every database.
     metadata = MetaData(
@@ -103,6 +116,7 @@ class Image(Base):
     __tablename__ = "image"
 
     id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    owner: Mapped[str] = _owner()
     filename: Mapped[str] = mapped_column(String(255), doc="as uploaded, for display only")
     sha256: Mapped[str] = mapped_column(String(64), doc="of the bytes as uploaded")
     width: Mapped[int] = mapped_column(doc="pixels, of the stored form")
@@ -134,6 +148,7 @@ class Batch(Base):
     __tablename__ = "batch"
 
     id: Mapped[str] = mapped_column(Id, primary_key=True, default=new_id)
+    owner: Mapped[str] = _owner()
     rejected: Mapped[list[dict[str, Any]]] = mapped_column(
         JSON, doc="[{filename, code, message}], in upload order"
     )
@@ -161,12 +176,7 @@ class Job(Base):
         Text, doc="where to say that it has ended; of a job in a batch, that the batch has"
     )
 
-    owner: Mapped[str] = mapped_column(
-        String(64),
-        default="",
-        server_default=text("''"),
-        doc="whose jobs share one turn; may be nobody",
-    )
+    owner: Mapped[str] = _owner()  # whose jobs share one turn, too
     priority: Mapped[int] = mapped_column(default=Priority.INTERACTIVE, server_default="0")
     place: Mapped[int] = mapped_column(
         BigInteger, default=0, server_default="0", doc="in the queue; see jobs.submit"
@@ -228,6 +238,7 @@ class Job(Base):
         Index("ix_job_batch_id", "batch_id", "id"),
         Index("ix_job_image_id", "image_id"),
         Index("ix_job_status_id", "status", "id"),
+        Index("ix_job_owner_id", "owner", "id"),
     )
 
 
@@ -327,3 +338,36 @@ class WebhookSecret(Base):
     secret: Mapped[str] = mapped_column(String(100))
     previous: Mapped[str | None] = mapped_column(String(100), doc="signs, too, for a day")
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())
+
+
+class AccessKey(Base):
+    """Lets its holder in. Kept when it is revoked: rows may belong to it."""
+
+    __tablename__ = "access_key"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), doc="for people; of those in force, unique")
+    role: Mapped[str] = mapped_column(String(20))
+    digest: Mapped[str] = mapped_column(String(64), unique=True, doc="of the secret")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    __table_args__ = (
+        Index(
+            "ix_access_key_name_in_force",
+            "name",
+            unique=True,
+            postgresql_where=text("revoked_at IS NULL"),
+            sqlite_where=text("revoked_at IS NULL"),
+        ),
+    )
+
+
+class SignIn(Base):
+    """A browser in which somebody has shown a key."""
+
+    __tablename__ = "sign_in"
+
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True, doc="of the cookie's token")
+    key_id: Mapped[str] = mapped_column(ForeignKey("access_key.id"), index=True)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +18,7 @@ from typing import Any, BinaryIO
 from PIL import Image as PILImage
 
 from captioning import idempotency, jobs, queries, webhooks
+from captioning.access import EVERYBODY, Caller
 from captioning.broker import Doorbell, make_celery
 from captioning.database import Database
 from captioning.errors import (
@@ -94,6 +96,16 @@ class Queue:
         self.database = Database(settings.database_url)
         self.storage = Storage(settings.storage_url)
         self.doorbell = Doorbell(make_celery(settings))
+        self.caller = EVERYBODY
+        self._whole = self.database
+
+    def seen_by(self, caller: Caller) -> Queue:
+        """This queue as a caller sees it: what they hand in is theirs, and what is not theirs
+        is not there. Shares all connections."""
+        seen = copy(self)
+        seen.caller = caller
+        seen.database = caller.seen(self._whole)
+        return seen
 
     def submit(
         self,
@@ -131,6 +143,7 @@ class Queue:
             good = [(upload, self._normalise(upload))]
             return self._store(good, options, batch=None, once=once)[0]
 
+        once = once and once.of(options.owner)
         return JobHandle(self, self._made(once, make))
 
     def submit_many(
@@ -143,6 +156,7 @@ class Queue:
         Raises: NoImage when there is no file at all, TooManyImages, IdempotencyKeyReused,
         Unavailable, and AllRejected when no file was good: then nothing is stored.
         """
+        once = once and once.of(options.owner)
         batch_id = self._made(once, lambda: self._make_batch(uploads, options, once))
         with self.database.read() as session:
             batch = queries.get_batch(session, batch_id)
@@ -177,6 +191,8 @@ class Queue:
             raise InvalidOption(f"max_words must be from 1 to {MAX_WORDS}.")
         if priority not in PRIORITIES:
             raise InvalidOption(f"priority must be one of {', '.join(PRIORITIES)}.")
+        if not (owner and self.caller.sees_all):  # nobody else may choose
+            owner = self.caller.owner or ""
         if len(owner) > MAX_OWNER:
             raise InvalidOption(f"owner must have at most {MAX_OWNER} characters.")
         if webhook_url is not None:
@@ -229,7 +245,7 @@ class Queue:
             raise NoImage("Choose at least one image.")
         if not good:
             raise AllRejected(tuple(rejected))
-        batch = Batch(rejected=[vars(rejection) for rejection in rejected])
+        batch = Batch(owner=options.owner, rejected=[vars(rejection) for rejection in rejected])
         self._store(good, options, batch=batch, once=once)
         return batch.id
 
@@ -240,7 +256,7 @@ class Queue:
         Raises: QueueFull, StorageFull, Unavailable.
         """
         limit = self.settings.max_queued_jobs
-        with self.database.read() as session:
+        with self._whole.read() as session:
             if queries.count_queued(session, at_most=limit) == limit:
                 raise QueueFull(f"{limit} photographs are waiting already.")
         free = self.storage.free_bytes()
@@ -274,6 +290,7 @@ class Queue:
         """
         images = [
             Image(
+                owner=options.owner,
                 filename=upload.display_name,
                 sha256=normalised.sha256,
                 width=normalised.width,
@@ -281,13 +298,13 @@ class Queue:
             )
             for upload, normalised in good
         ]
-        with self.database.write() as session:
+        with self._whole.write() as session:
             session.add_all(images)
         try:
             for image, (_, normalised) in zip(images, good, strict=True):
                 self.storage.put(image.key, normalised.jpeg)
                 self.storage.put(image.thumbnail_key, normalised.thumbnail)
-            with self.database.write() as session:
+            with self._whole.write() as session:
                 if batch:
                     session.add(batch)
                     session.flush()
@@ -318,7 +335,7 @@ class Queue:
 
         Raises: Unavailable, when the rest has been removed.
         """
-        with self.database.read() as session:
+        with self._whole.read() as session:
             stored = queries.stored_images(session, [image.id for image in images])
         gone: list[str] = []
         failures: list[StorageUnavailable] = []
@@ -333,7 +350,7 @@ class Queue:
             except StorageUnavailable as error:
                 failures.append(error)
         if gone:
-            with self.database.write() as session:
+            with self._whole.write() as session:
                 queries.delete_pending_images(session, gone)
         if failures:
             raise failures[0]

@@ -50,6 +50,11 @@ class Settings(BaseSettings):
         default=8000, ge=1, le=65535, description="The port the web server listens on."
     )
 
+    access: Literal["open", "keys"] = Field(
+        default="open",
+        description="Who is let in: `open`, on loopback only, or `keys`: who has an access key.",
+    )
+
     database_url: str = Field(
         default_factory=lambda data: own_database_url(data["data_dir"]),
         repr=False,  # URLs hold passwords

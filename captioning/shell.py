@@ -1,4 +1,4 @@
-"""What `captioning status` prints."""
+"""What `captioning status` and `captioning keys list` print."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sqlalchemy.orm import Session
 
-from captioning import queries
+from captioning import access, queries
 from captioning.models import JobStatus
 
 
@@ -28,3 +28,10 @@ def job_status(session: Session, job_id: str) -> Iterator[str]:
     if job.error_message:
         yield f"{job.error_code}: {job.error_message}"
     yield from (caption.text for caption in job.captions)
+
+
+def keys(session: Session) -> Iterator[str]:
+    """A line for each access key."""
+    for key in access.list_keys(session):
+        ending = f"  revoked {key.revoked_at:%Y-%m-%d}" if key.revoked_at else ""
+        yield f"{key.id}  {key.role:<5}  {key.created_at:%Y-%m-%d}  {key.name}{ending}"

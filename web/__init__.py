@@ -10,6 +10,7 @@ from apiflask import APIFlask
 from captioning.queue import Queue
 from captioning.settings import Settings, load_settings
 from web import (
+    access,
     api,
     document,
     health,
@@ -32,6 +33,7 @@ PARTS = (
     request_ids,
     problems,
     security,
+    access,
     health,
     media,
     intake,

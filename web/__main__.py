@@ -13,6 +13,7 @@ from gunicorn import glogging
 from gunicorn.app.base import BaseApplication
 
 from captioning import logs, metrics
+from captioning.access import require_keys_beyond_loopback
 from captioning.errors import SettingsError
 from captioning.settings import Settings, load_settings
 from web import create_app
@@ -65,6 +66,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn publishes no ty
 def main() -> int:
     try:
         settings = load_settings()
+        require_keys_beyond_loopback(settings)
         logs.configure(settings.log_format)
         listener = _listen(settings.host, settings.port)
         if settings.web_metrics_port:  # in use? Said here; the process that serves it only exits

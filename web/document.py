@@ -26,6 +26,11 @@ HEADERS = {
     "429": ("Retry-After", "Seconds to wait.", {"type": "integer"}),
     "503": ("Retry-After", "Seconds to wait.", {"type": "integer"}),
 }
+KEY = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An access key, where the service asks for one: `Authorization: Bearer KEY`.",
+}
 SAFE = {"get", "head", "options"}
 
 MEANINGS = {
@@ -58,6 +63,8 @@ def _finished(spec: Spec) -> Spec:
         schemas[_short(name)]["examples"] = [example.model_dump(mode="json")]
     for method, operation in _operations(spec):
         _describe(method, operation, schemas)
+    spec["components"]["securitySchemes"] = {"key": KEY}
+    spec["security"] = [{"key": []}, {}]  # the latter while access is open
     spec["webhooks"] = {
         "job": _webhook("A job that was submitted by itself has ended.", JOB_SUCCEEDED),
         "batch": _webhook("The last job of a batch has ended.", BATCH_FINISHED),
@@ -98,6 +105,7 @@ def _short(name: str) -> str:
 def _describe(method: str, operation: Spec, schemas: Spec) -> None:
     """What holds for every operation, and is said of none."""
     answers = operation["responses"]
+    answers.setdefault("401", {})
     if method not in SAFE:
         answers.setdefault("403", {})
     if "requestBody" in operation:

@@ -27,6 +27,7 @@ STATUSES: dict[type[Exception], HTTPStatus] = {
     errors.ImageTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     errors.UnsupportedImageType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.NotFound: HTTPStatus.NOT_FOUND,
+    errors.AccessDenied: HTTPStatus.UNAUTHORIZED,
     errors.WrongState: HTTPStatus.CONFLICT,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
@@ -74,6 +75,8 @@ def of_domain(error: errors.CaptioningError) -> Problem:
     if isinstance(error, errors.Unavailable):
         retry_after_s = next(RETRY_AFTER_S[kind] for kind in kinds if kind in RETRY_AFTER_S)
         headers["Retry-After"] = str(retry_after_s)
+    if isinstance(error, errors.AccessDenied):
+        headers["WWW-Authenticate"] = "Bearer"
     return Problem(status, error.code, error.title(), str(error), extra, headers)
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from captioning import workers
+from captioning.access import require_keys_beyond_loopback
 from captioning.database import Database
 from captioning.errors import CaptioningError
 from captioning.local.child import Child, ChildSpec
@@ -37,6 +38,7 @@ def run(settings: Settings, say: Say) -> None:
     Raises: CaptioningError with one clear line, before anything has been started or after
     everything has been stopped again.
     """
+    require_keys_beyond_loopback(settings)
     started = time.monotonic()
     folder = DataFolder(settings.data_dir)
     with folder.owned():

@@ -303,3 +303,38 @@ def test_help_is_quick_to_import() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert answer.stdout == "[]\n"
+
+
+def test_a_key_is_made_shown_once_listed_and_revoked(database: Database) -> None:
+    made = call("keys", "create", "anna")
+    assert made.exit_code == 0
+    secret = made.stdout.strip()  # alone: KEY=$(captioning keys create anna)
+    assert secret.startswith("cap_")
+    assert "not shown again" in made.stderr
+    assert call("keys", "create", "boss", "--role", "admin").exit_code == 0
+    listed = call("keys", "list").stdout
+    assert [line.split()[1::2] for line in listed.splitlines()] == [
+        ["user", "anna"],
+        ["admin", "boss"],
+    ]
+    assert secret not in listed
+    assert call("keys", "revoke", "anna").stdout == "anna is revoked.\n"
+    assert "anna  revoked 20" in call("keys", "list").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("create", "taken"), "There is a key 'taken' already."),
+        (("create", " "), "1 to 100 printable characters"),
+        (("revoke", "nobody"), "There is no key 'nobody' in force."),
+    ],
+)
+def test_what_cannot_be_done_with_keys_is_one_line(
+    database: Database, arguments: tuple[str, ...], said: str
+) -> None:
+    call("keys", "create", "taken")
+    done = call("keys", *arguments)
+    assert done.exit_code == 1
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1

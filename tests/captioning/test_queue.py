@@ -466,4 +466,5 @@ def test_discarding_removes_bytes_and_rows(queue: Queue) -> None:
 def test_every_table_is_known_to_these_tests() -> None:
     known = {"batch", "image", "job", "caption", "worker", "turn", "idempotency_key"}
     known |= {"webhook_delivery", "webhook_secret"}  # of jobs, in the transactions of jobs
+    known |= {"access_key", "sign_in"}  # of people; nothing is handed in with them
     assert set(Base.metadata.tables) == known

@@ -42,6 +42,11 @@ class Stack:
     environments: dict[str, dict[str, str]]
     processes: dict[str, subprocess.Popen[str]]
     logs: dict[str, Path]
+    key: str = ""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + WAIT_S
@@ -97,6 +102,7 @@ def stack(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         start("migrate")
         try:
             assert stack.processes["migrate"].wait(WAIT_S) == 0, stack.logs["migrate"].read_text()
+            stack.key = first_key(stack)
             for name in ("web", "worker"):
                 start(name)
             stack.wait_until(lambda: stack.healthy("web") and stack.healthy("worker"))
@@ -113,11 +119,21 @@ def captioned(stack: Stack) -> dict[str, Any]:
     return caption(stack, "red", request_id="edge-1")
 
 
+def first_key(stack: Stack) -> str:
+    """docs/deployment.md, by `docker compose exec`."""
+    log = stack.logs["web"].with_name("keys.log")
+    command = ["keys", "create", "ME", "--role", "admin"]
+    making = stack.containers["web"].start(command, stack.environments["web"], log)
+    assert making.wait(WAIT_S) == 0, log.read_text()
+    (key,) = re.findall(r"^cap_\S+$", log.read_text(), flags=re.MULTILINE)
+    return str(key)
+
+
 def upload(stack: Stack, colour: str, *, request_id: str) -> httpx.Response:
     return httpx.post(
         f"{stack.url(8000)}/api/v1/jobs",
         files={"image": ("picture.png", photo(colour=colour, format="PNG"))},
-        headers={"X-Request-ID": request_id},
+        headers={"X-Request-ID": request_id, **stack.headers},
         timeout=WAIT_S,
     )
 
@@ -132,7 +148,8 @@ def caption(stack: Stack, colour: str, *, request_id: str) -> dict[str, Any]:
     answer = upload(stack, colour, request_id=request_id)
     assert answer.status_code == 202, answer.text
     location = answer.headers["Location"]
-    with httpx.Client(base_url=stack.url(8000), timeout=WAIT_S) as client:
+    at = {"base_url": stack.url(8000), "headers": stack.headers}
+    with httpx.Client(**at, timeout=WAIT_S) as client:
         stack.wait_until(lambda: client.get(f"{location}?wait=20").json()["status"] == "succeeded")
         job: dict[str, Any] = client.get(location).json()
     return job
@@ -151,9 +168,14 @@ def test_each_log_line_is_an_object_and_the_requests_id_leads_from_web_to_worker
     assert done["job_ids"] == [captioned["id"]]
 
 
-def test_no_log_line_has_a_password(stack: Stack, captioned: dict[str, Any]) -> None:
+def test_no_log_line_has_a_password_or_a_key(stack: Stack, captioned: dict[str, Any]) -> None:
     for log in stack.logs.values():
         assert "s3cret" not in log.read_text()
+        assert stack.key not in log.read_text()
+
+
+def test_who_has_no_key_is_not_let_in(stack: Stack) -> None:
+    assert httpx.get(f"{stack.url(8000)}/api/v1/jobs", timeout=WAIT_S).status_code == 401
 
 
 def exported(stack: Stack) -> set[str]:

@@ -19,7 +19,7 @@ from captioning.database import Database
 from captioning.errors import DatabaseUnavailable
 from captioning.jobs import CaptionText
 from captioning.migrate import downgrade, migrate, require_current
-from captioning.models import Base, Caption
+from captioning.models import Base, Batch, Caption, Image
 from tests.factories import MODEL, add_jobs, read_job
 from tests.servers import postgresql
 
@@ -110,6 +110,29 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(
     assert tables(bare) == set()
     migrate(bare)
     assert tables(bare) == set(Base.metadata.tables)
+
+
+def test_images_and_batches_get_the_owner_that_their_jobs_have(bare: Database) -> None:
+    migrate(bare, "0006")
+    with bare.write() as session:
+        for owner, name in (("anna", "a"), ("", "b")):
+            for line in ROWS_OF_0006:
+                session.execute(text(line), {"owner": owner, "id": name})
+    migrate(bare)
+    with bare.read() as session:
+        for table in (Image, Batch):
+            owners = session.execute(select(table.id, table.owner)).all()
+            assert {(id, owner) for id, owner in owners} == {("a", "anna"), ("b", "")}
+
+
+ROWS_OF_0006 = (
+    "INSERT INTO image (id, filename, sha256, width, height, created_at)"
+    " VALUES (:id, 'a.jpg', '', 1, 1, '2026-01-01')",
+    "INSERT INTO batch (id, rejected, created_at) VALUES (:id, '[]', '2026-01-01')",
+    "INSERT INTO job (id, batch_id, image_id, model, decoding, num_captions, owner, status,"
+    " attempts, max_attempts, available_at, created_at) VALUES (:id, :id, :id, 'm', 'beam', 1,"
+    " :owner, 'queued', 0, 3, '2026-01-01', '2026-01-01')",
+)
 
 
 MIGRATION_LOCK = 0x636170  # of migrations/env.py, which cannot be imported

@@ -170,3 +170,17 @@ def test_a_wrong_setting_is_one_clear_line(settings: Settings) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("web: CAPTIONING_PORT")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_it_listens_beyond_this_machine_with_keys_only(settings: Settings) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "web"],
+        env=environment(settings, 1) | {"CAPTIONING_HOST": "0.0.0.0"},  # noqa: S104  (refused)
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("web: CAPTIONING_HOST=0.0.0.0 is reached from other machines")
+    assert "CAPTIONING_ACCESS=keys" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from captioning import webhook_secrets, webhooks
 from captioning.models import DeliveryStatus, WebhookDelivery
 from web import cursors
-from web.current import queue
+from web.current import caller, queue
 
 bp = APIBlueprint("webhooks", __name__, tag="Webhooks")
 
@@ -120,7 +120,7 @@ def change_secret() -> SecretBody:
 
 
 def _owner() -> str:
-    return ""
+    return caller().owner or ""
 
 
 def _body(delivery: WebhookDelivery) -> DeliveryBody:
