@@ -63,6 +63,9 @@ class TrainingConfig(BaseModel):
     )
     pretrain_epochs: int = Field(1, gt=0)
     pretrain_learning_rate: float = Field(1e-3, gt=0)
+    pretrain_mapper: bool = Field(
+        False, description="tell each from an embedding that its image might have"
+    )
 
     text_only: bool = Field(
         False, description="learn to caption from the captions alone, through CLIP's text side"
@@ -104,6 +107,14 @@ class TrainingConfig(BaseModel):
             raise ValueError("text_only needs normalize_embedding: texts and images differ in norm")
         if self.text_only and (self.self_critical_epochs or self.views > 1 or self.tower_epochs):
             raise ValueError("text_only knows no images: no views, tower or self-critical epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _mapper_begins(self) -> TrainingConfig:
+        if self.pretrain_mapper and (self.start_from or not self.pretrain_text):
+            raise ValueError(
+                "pretrain_mapper needs pretrain_text and a new mapper: set start_from to nothing"
+            )
         return self
 
     @model_validator(mode="after")

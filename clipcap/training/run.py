@@ -24,10 +24,16 @@ from clipcap.training.config import TrainingConfig
 from clipcap.training.curve import draw_curve
 from clipcap.training.dev import dev_evaluation, score_dev
 from clipcap.training.embeddings import embed
+from clipcap.training.imagined import ImaginedEmbeddings
 from clipcap.training.model import PrefixLanguageModel
 from clipcap.training.parts import Parts, as_started_from, start
-from clipcap.training.stage import run_stage
-from clipcap.training.stages import captioning_stage, pretraining_stage, self_critical_stage
+from clipcap.training.stage import Stage, run_stage
+from clipcap.training.stages import (
+    captioning_stage,
+    mapper_pretraining_stage,
+    pretraining_stage,
+    self_critical_stage,
+)
 from clipcap.training.standardize import StandardizedMapper
 from clipcap.training.text import END_OF_TEXT
 from clipcap.training.text_only import embed_captions
@@ -40,7 +46,8 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
     run that was killed goes on from there.
 
     1. Read the data; where asked to, fine-tune the image tower on it; encode every image once.
-    2. Where there is text without images, let the decoder read it.
+    2. Where there is text without images, let the decoder read it, or tell it from an
+       embedding that its image might have.
     3. Train mapper and decoder on the captions.
     4. Where asked to, reward captions that score well.
     5. Write the bundle, with its scores on dev.
@@ -70,18 +77,18 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
     parts.encoder.to(device)
     with processes.main_process_first():
         train = (
-            embed_captions(parts.encoder, splits.train)
+            embed_captions(parts.encoder, [c for e in splits.train for c in e.captions])
             if config.text_only
             else _embed(parts.encoder, splits.train, work, "train", config, views=config.views)
         )
         dev = _embed(parts.encoder, splits.dev, work, "dev", config)[:, 0]
     parts.encoder.to(torch.device("cpu"))
     parts.decoder.to(device)
+    mapper = StandardizedMapper(parts.mapper, train, learned=bool(config.start_from)).to(device)
     if texts:
-        stage = pretraining_stage(parts, texts, splits, config)
+        stage = _pretraining(parts, mapper, texts, splits, (train, dev), config)
         history["pretraining"] = run_stage(stage, config, work)
     adapt(parts.decoder, config)
-    mapper = StandardizedMapper(parts.mapper, train, learned=bool(config.start_from)).to(device)
     module = PrefixLanguageModel(mapper, parts.decoder.model)
     evaluate = dev_evaluation(parts.decoder, module, splits, dev, config)
     if config.epochs:
@@ -99,6 +106,24 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
         _save(out, parts, config, splits, history, scores)
         draw_curve(history, out.with_name(f"{out.name}.png"))
     processes.wait_for_everyone()
+
+
+def _pretraining(
+    parts: Parts,
+    mapper: StandardizedMapper,
+    texts: Sequence[str],
+    splits: Splits,
+    embeddings: tuple[Tensor, Tensor],
+    config: TrainingConfig,
+) -> Stage:
+    """`embeddings` are those of train and dev."""
+    if not config.pretrain_mapper:
+        return pretraining_stage(parts, texts, splits, config)
+    train, dev = embeddings
+    imagined = ImaginedEmbeddings(parts.encoder, texts, splits.train, train)
+    module = PrefixLanguageModel(mapper, parts.decoder.model)
+    evaluate = dev_evaluation(parts.decoder, module, splits, dev, config)
+    return mapper_pretraining_stage(parts, module, texts, imagined, evaluate, config)
 
 
 def _texts(config: TrainingConfig, splits: Splits) -> list[str]:

@@ -19,6 +19,7 @@ from clipcap.training.captions import (
 )
 from clipcap.training.config import TrainingConfig
 from clipcap.training.dev import FEW_IMAGES, mean_loss
+from clipcap.training.imagined import ImaginedEmbeddings
 from clipcap.training.model import PrefixLanguageModel, TextLanguageModel
 from clipcap.training.parts import Parts
 from clipcap.training.self_critical import CiderReward, sample, self_critical_loss
@@ -44,6 +45,35 @@ def pretraining_stage(
     @torch.inference_mode()
     def evaluate() -> dict[str, float]:
         return {"dev_loss": mean_loss(lambda items: module(dev.batch(items).to(device)), dev)}
+
+    return Stage(
+        name="pretraining",
+        module=module,
+        lengths=train.lengths,
+        loss=loss,
+        evaluate=evaluate,
+        judge=lambda measured: -measured["dev_loss"],
+        epochs=config.pretrain_epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.pretrain_learning_rate,
+    )
+
+
+def mapper_pretraining_stage(
+    parts: Parts,
+    module: PrefixLanguageModel,
+    texts: Sequence[str],
+    imagined: ImaginedEmbeddings,
+    evaluate: Callable[[], dict[str, float]],
+    config: TrainingConfig,
+) -> Stage:
+    device = parts.decoder.model.device
+    train = tokenize(texts, parts.decoder, config)
+
+    def loss(items: Tensor) -> Tensor:
+        embedding = imagined.draw(items).to(device)
+        value: Tensor = module(embedding, train.batch(items).to(device), config.label_smoothing)
+        return value * train.share(items)
 
     return Stage(
         name="pretraining",

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from clipcap.data import Example
 from clipcap.encoder import Encoder
 from clipcap.errors import TrainingError
 
@@ -22,18 +21,17 @@ BATCH_TEXTS = 256
 
 
 @torch.inference_mode()
-def embed_captions(encoder: Encoder, examples: Sequence[Example]) -> Tensor:
-    """Embeddings of unit length of every caption, in the order of the examples: `(N, D)`.
+def embed_captions(encoder: Encoder, captions: Sequence[str]) -> Tensor:
+    """Embeddings of unit length: `(N, D)`.
 
     Raises: BundleError, TrainingError where the encoder has no text side.
     """
     if encoder.text is None:
-        raise TrainingError("text_only: the encoder has no text side; name a CLIP model")
-    captions = [caption for example in examples for caption in example.captions]
+        raise TrainingError("the encoder has no text side to learn from; name a CLIP model")
     parts = []
     with tqdm(total=len(captions), desc="encoding captions", unit="caption") as bar:
         for start in range(0, len(captions), BATCH_TEXTS):
-            batch = captions[start : start + BATCH_TEXTS]
+            batch = list(captions[start : start + BATCH_TEXTS])
             parts.append(encoder.text.encode(batch).float().cpu())
             bar.update(len(batch))
     return torch.cat(parts)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from clipcap import bundle as bundles
 from clipcap import encoder as encoders
-from clipcap.data import read_splits
 from clipcap.errors import TrainingError
 from clipcap.training.config import read_config
 from clipcap.training.run import train
@@ -42,17 +42,14 @@ def test_a_captioner_learns_from_captions_whose_images_it_cannot_see(tmp_path: P
     )
     train(data, tmp_path / "out", config)
 
-    from clipcap import bundle as bundles
-
     history = bundles.load(tmp_path / "out").config.provenance["history"]["captioning"]
     assert history[-1]["train_loss"] < 0.6 * history[0]["train_loss"]
 
 
 def test_an_encoder_without_a_text_side_is_refused(tmp_path: Path) -> None:
     encoder = encoders.load_folder(build_tiny_tower(tmp_path / "tower"))
-    splits = read_splits(build_colour_data(tmp_path / "data"), held_out=0.1, seed=0)
     with pytest.raises(TrainingError, match="no text side"):
-        embed_captions(encoder, splits.train)
+        embed_captions(encoder, ["a cat"])
 
 
 @pytest.mark.parametrize(
@@ -61,3 +58,31 @@ def test_an_encoder_without_a_text_side_is_refused(tmp_path: Path) -> None:
 def test_what_needs_images_is_refused(fields: dict[str, str]) -> None:
     with pytest.raises(TrainingError, match="text_only"):
         read_config(None, {"text_only": "true", **fields})
+
+
+def test_a_mapper_learns_from_texts_before_it_sees_images(tmp_path: Path) -> None:
+    """A decoder that reads on its own cannot know the colour that comes next."""
+    text = tmp_path / "text.jsonl"
+    colours = ("red", "blue", "green", "black", "white", "pink", "brown", "grey")
+    text.write_text("".join(f'{{"caption": "{c}"}}\n' for c in colours * 20))
+    fields = {
+        "encoder": str(build_tiny_tower(tmp_path / "tower", READING_TOWER)),
+        "pretrain_text": text,
+        "pretrain_epochs": 12,
+        "pretrain_learning_rate": 1e-2,
+        "epochs": 0,
+    }
+    losses = {}
+    for mapper in (False, True):
+        out = tmp_path / f"out-{mapper}"
+        config = TINY_CONFIG.model_copy(update={**fields, "pretrain_mapper": mapper})
+        train(build_colour_data(tmp_path / f"data-{mapper}"), out, config)
+        history = bundles.load(out).config.provenance["history"]["pretraining"]
+        losses[mapper] = history[-1]["train_loss"]
+        assert ("cider_d" in history[-1]) == mapper  # of captions of images not yet seen
+    assert losses[True] < 0.8 * losses[False]
+
+
+def test_a_mapper_that_has_learned_is_not_pretrained(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="new mapper"):
+        read_config(None, {"pretrain_mapper": "true", "pretrain_text": str(tmp_path)})

@@ -245,6 +245,7 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
         "start-from": "",
         "encoder": tower,
         "pretrain_text": text,
+        "pretrain_mapper": True,
         "dropout": 0.2,
         "mapper_dropout": 0.2,
         "tower_epochs": 2,

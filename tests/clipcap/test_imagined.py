@@ -1,0 +1,63 @@
+"""Embeddings imagined for texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from clipcap import encoder as encoders
+from clipcap.data import Example
+from clipcap.data.pictures import ImageFile
+from clipcap.encoder import Encoder
+from clipcap.errors import TrainingError
+from clipcap.training.imagined import ImaginedEmbeddings, fit
+from clipcap.training.text_only import embed_captions
+from tests.tiny_bundle import READING_TOWER, build_tiny_tower
+
+CAPTIONS = [
+    f"{number} {colour} {thing}"
+    for number in ("one", "two", "three")
+    for colour in ("red", "blue", "green", "black")
+    for thing in ("dog", "cat", "boat")
+]
+PICTURE = ImageFile(Path("never-opened.jpg"), "never-opened.jpg")
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    return encoders.load_folder(
+        build_tiny_tower(tmp_path_factory.mktemp("made") / "tower", READING_TOWER)
+    )
+
+
+def test_a_linear_map_is_found() -> None:
+    torch.manual_seed(0)
+    given, wanted = torch.randn(500, 4), torch.randn(4, 4)
+    torch.testing.assert_close(fit(given, given @ wanted), wanted, rtol=0, atol=0.01)
+
+
+def test_a_text_is_given_embeddings_as_its_images_have_them(encoder: Encoder) -> None:
+    """Images lie where a map of their captions says, and to either side of it."""
+    torch.manual_seed(0)
+    texts = embed_captions(encoder, CAPTIONS)
+    there, aside = torch.randn(texts.shape[1], texts.shape[1]), torch.randn(texts.shape[1])
+    examples = [Example(PICTURE, (caption,)) for caption in CAPTIONS]
+    views = torch.stack([texts @ there + aside, texts @ there - aside], dim=1)  # (I, 2, D)
+    imagined = ImaginedEmbeddings(encoder, ["two red dogs"], examples, views)
+    drawn = imagined.draw(torch.zeros(4000, dtype=torch.long))
+    expected = embed_captions(encoder, ["two red dogs"]) @ there
+    near = aside.norm() / 4
+    assert (drawn.mean(dim=0) - expected).norm() < near
+    sides = torch.minimum(
+        (drawn - expected - aside).norm(dim=1), (drawn - expected + aside).norm(dim=1)
+    )
+    assert sides.mean() < near
+    assert (drawn[0] - drawn[1:20]).norm(dim=1).max() > near  # not always the same
+
+
+def test_an_encoder_without_a_text_side_is_refused(tmp_path: Path) -> None:
+    encoder = encoders.load_folder(build_tiny_tower(tmp_path / "tower"))
+    with pytest.raises(TrainingError, match="no text side"):
+        ImaginedEmbeddings(encoder, ["a"], [Example(PICTURE, ("b",))], torch.ones(1, 1, 8))
