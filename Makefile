@@ -2,6 +2,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Most tests wait for processes half of their time. A file's tests share what they start.
+PARALLEL := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-fast check bench bench-gpu bench-quality bundled-model clean venv venv-dev
@@ -13,10 +15,10 @@ run: venv ## Install what is needed and run the service on http://127.0.0.1:8000
 	@exec $(BIN)/captioning run
 
 test: venv-dev ## Run all tests; sets up all they need, a browser included
-	@CHROMIUM="$$(scripts/chromium.sh)" && export CHROMIUM && exec $(BIN)/python -m pytest $(ARGS)
+	@CHROMIUM="$$(scripts/chromium.sh)" && export CHROMIUM && exec $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-fast: venv-dev ## Run the tests that take no processes, browser or training
-	@exec $(BIN)/python -m pytest -m "not slow" $(ARGS)
+	@exec $(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
 
 check: venv-dev ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check

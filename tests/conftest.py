@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,9 +28,19 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
         skipped_without_leave.append(report.nodeid)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A process of pytest-xdist has sent the reports of its tests, but not those of collecting."""
+    found = getattr(node, "workeroutput", {}).get("skipped", [])
+    skipped_without_leave.extend(each for each in found if each not in skipped_without_leave)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """`make test` sets up everything, so a skipped test is a broken promise: only those marked
     `gpu` may skip."""
+    if hasattr(session.config, "workeroutput"):  # in a process of pytest-xdist
+        session.config.workeroutput["skipped"] = skipped_without_leave
+        return
     if skipped_without_leave and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
