@@ -12,6 +12,7 @@ from clipcap.data import Splits
 from clipcap.decoder import Decoder
 from clipcap.training.captions import (
     IGNORED,
+    PaddedTexts,
     caption_pairs,
     clean_caption,
     longest_caption,
@@ -67,19 +68,12 @@ def mapper_pretraining_stage(
     evaluate: Callable[[], dict[str, float]],
     config: TrainingConfig,
 ) -> Stage:
-    device = parts.decoder.model.device
     train = tokenize(texts, parts.decoder, config)
-
-    def loss(items: Tensor) -> Tensor:
-        embedding = imagined.draw(items).to(device)
-        value: Tensor = module(embedding, train.batch(items).to(device), config.label_smoothing)
-        return value * train.share(items)
-
     return Stage(
         name="pretraining",
         module=module,
         lengths=train.lengths,
-        loss=loss,
+        loss=_captioning_loss(module, train, imagined.draw, config),
         evaluate=evaluate,
         judge=lambda measured: -measured["dev_loss"],
         epochs=config.pretrain_epochs,
@@ -96,7 +90,6 @@ def captioning_stage(
     evaluate: Callable[[], dict[str, float]],
     config: TrainingConfig,
 ) -> Stage:
-    device = parts.decoder.model.device
     train, train_images = caption_pairs(splits.train, parts.decoder, config)
 
     def seen(items: Tensor) -> Tensor:
@@ -104,23 +97,35 @@ def captioning_stage(
             return with_noise(embeddings[items], config.text_noise)
         return any_view(embeddings, train_images[items])
 
-    def loss(items: Tensor) -> Tensor:
-        embedding = seen(items).to(device)
-        value: Tensor = module(embedding, train.batch(items).to(device), config.label_smoothing)
-        return value * train.share(items)
-
     few = len(splits.dev) < FEW_IMAGES
     return Stage(
         name="captioning",
         module=module,
         lengths=train.lengths,
-        loss=loss,
+        loss=_captioning_loss(module, train, seen, config),
         evaluate=evaluate,
         judge=lambda measured: -measured["dev_loss"] if few else measured["cider_d"],
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
     )
+
+
+def _captioning_loss(
+    module: PrefixLanguageModel,
+    captions: PaddedTexts,
+    seen: Callable[[Tensor], Tensor],
+    config: TrainingConfig,
+) -> Callable[[Tensor], Tensor]:
+    """`seen` picks the embedding that goes with each caption: items `(B,)` → `(B, D)`."""
+    device = module.decoder.device
+
+    def loss(items: Tensor) -> Tensor:
+        embedding = seen(items).to(device)
+        value: Tensor = module(embedding, captions.batch(items).to(device), config.label_smoothing)
+        return value * captions.share(items)
+
+    return loss
 
 
 def any_view(embeddings: Tensor, images: Tensor) -> Tensor:

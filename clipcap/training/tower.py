@@ -119,9 +119,9 @@ def tune_tower(
         clip.model.lock_image_tower(unlocked_groups=config.tower_groups)
     history = run_stage(_stage(encoder, clip, splits, config, device), config, work)
     folder = work / "tuned"
-    with processes.main_process_first():
-        if processes.is_main_process:
-            encoders.save_clip(clip, folder)
+    if processes.is_main_process:
+        encoders.save_clip(clip, folder)
+    processes.wait_for_everyone()
     return encoders.load_folder(folder), history
 
 
@@ -135,7 +135,7 @@ def _stage(
     module = ContrastiveModel(clip.model)
 
     def loss(items: Tensor) -> Tensor:
-        # What is drawn follows from torch's random state, which a checkpoint holds.
+        # What is drawn follows from torch's random state, which each step begins with anew.
         seed = int(torch.randint(2**31, (1,)).item())
         examples = [splits.train[item] for item in items.tolist()]
         pixels = read_pixels(encoder, [example.image for example in examples])
