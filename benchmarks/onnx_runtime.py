@@ -1,5 +1,5 @@
-"""One decoding step of GPT-2 124M in ONNX Runtime beside ours: `python -m benchmarks.onnx_runtime`,
-after `pip install onnx onnxruntime`. It is what the choice against it rests on (docs/decoding.md)."""
+"""One decoding step of GPT-2 124M in ONNX Runtime beside ours, what the choice between them rests
+on (docs/decoding.md): `python -m benchmarks.onnx_runtime`, after `pip install onnx onnxruntime`."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def main() -> None:
             contenders |= {name: _step(each, tokens) for name, each in ours.items()}
             expected, _ = step(tokens, past)
             found, _ = sessions["ONNX Runtime fp32"].run(None, _feed(tokens, past))
-            assert torch.allclose(torch.from_numpy(found), expected, atol=1e-3)
+            torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=1e-3)
             for name, taken_ms in side_by_side(contenders, ROUNDS).items():
                 print(f"| {rows} | {name} | {taken_ms:.1f} |", flush=True)
 

@@ -38,7 +38,7 @@ from clipcap.training.standardize import StandardizedMapper
 from clipcap.training.text import END_OF_TEXT
 from clipcap.training.text_only import embed_captions
 from clipcap.training.tower import tune_tower
-from clipcap.training.work_folder import claim_work_folder
+from clipcap.training.work_folder import claimed
 
 
 def train(data: Path, out: Path, config: TrainingConfig) -> None:
@@ -54,7 +54,7 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
 
     Raises: DataError, BundleError, TrainingError.
     """
-    processes = PartialState(cpu=not torch.cuda.is_available())
+    PartialState(cpu=not torch.cuda.is_available())  # one for all that ask for it later
     load_scorers()  # or the first epoch would end in the error that they are not installed
     out = out.resolve()
     if out.exists() and not out.is_dir():
@@ -68,8 +68,19 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
     bundles.require_apart(out, parts.encoder)
     longest_caption(parts.decoder, config)
     work = out.with_name(out.name + ".work")
-    with processes.main_process_first():
-        claim_work_folder(work, config, splits, texts)
+    with claimed(work, config, splits, texts):
+        _train(parts, splits, texts, config, work, out)
+
+
+def _train(
+    parts: Parts,
+    splits: Splits,
+    texts: Sequence[str],
+    config: TrainingConfig,
+    work: Path,
+    out: Path,
+) -> None:
+    processes = PartialState()
     device = processes.device
     history: dict[str, Any] = {}
     if config.tower_epochs:

@@ -5,23 +5,54 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+from accelerate import PartialState
+from filelock import FileLock, Timeout
 
 from clipcap.data import Splits
 from clipcap.errors import TrainingError
 from clipcap.training.config import TrainingConfig
 
 
-def claim_work_folder(
+@contextmanager
+def claimed(
+    work: Path, config: TrainingConfig, splits: Splits, texts: Sequence[str]
+) -> Iterator[None]:
+    """One run at a time works in the folder, in one process or several; it goes on only as it was
+    begun, on the same data.
+
+    Raises: TrainingError.
+    """
+    processes = PartialState()
+    lock = FileLock(work / "lock", blocking=False)
+    try:
+        with processes.main_process_first():
+            if processes.is_main_process:
+                _acquire(lock, work)
+            _require_as_begun(work, config, splits, texts)
+        yield
+    finally:
+        lock.release()
+
+
+def _acquire(lock: FileLock, work: Path) -> None:
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TrainingError(f"{work}: another run is at work in this folder") from None
+
+
+def _require_as_begun(
     work: Path, config: TrainingConfig, splits: Splits, texts: Sequence[str]
 ) -> None:
-    """A run goes on only as it was begun, on the same data."""
     record = json.loads(config.model_dump_json(exclude={"tensorboard", "checkpoint_steps"}))
     record["data"] = _digest(splits, texts)
     path = work / "run.json"
     if not path.exists():
-        work.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         part.write_text(json.dumps(record, indent=2) + "\n")
         os.replace(part, path)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -335,3 +336,17 @@ def test_training_reads_images_inside_shards(tiny_bundle: Path, tmp_path: Path) 
     train(tmp_path / "data", tmp_path / "out", config)
     provenance = read_bundle_config(tmp_path / "out").provenance
     assert (provenance["train_images"], provenance["dev_images"]) == (3, 3)
+
+
+def test_two_runs_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    data = build_colour_data(tmp_path / "data")
+    tower = build_tiny_tower(tmp_path / "tower")
+    config = TINY_CONFIG.model_copy(update={"encoder": str(tower), "epochs": 1})
+    work = tmp_path / "out.work"
+    work.mkdir()
+    with (
+        FileLock(work / "lock"),
+        pytest.raises(TrainingError, match=r"out\.work: another run is at work"),
+    ):
+        train(data, tmp_path / "out", config)
+    train(data, tmp_path / "out", config)
