@@ -12,6 +12,7 @@ Axes: N texts, M captions of images, I images, V views, D CLIP width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -30,25 +31,36 @@ class ImaginedEmbeddings:
     def __init__(
         self, encoder: Encoder, texts: Sequence[str], examples: Sequence[Example], images: Tensor
     ) -> None:
-        """Shapes: images `(I, V, D)`, those of the examples.
+        """Shapes: images `(I, V, D)`, those of the examples."""
+        self._encoder, self._texts, self._examples = encoder, texts, examples
+        self._images = images
+        self._owners = torch.tensor([i for i, e in enumerate(examples) for _ in e.captions])
+
+    def draw(self, items: Tensor) -> Tensor:
+        """Shapes: items `(B,)`, of the texts → `(B, D)`.
 
         Raises: BundleError, TrainingError where the encoder has no text side.
         """
-        self._images = images
-        self._owners = torch.tensor([i for i, e in enumerate(examples) for _ in e.captions])
-        captions = embed_captions(encoder, [c for e in examples for c in e.captions])  # (M, D)
-        middle_text, middle_image = captions.mean(dim=0), images.mean(dim=(0, 1))
-        wanted = images.mean(dim=1)[self._owners] - middle_image  # (M, D)
-        to_images = fit(captions - middle_text, wanted)
-        self._of_captions = (captions - middle_text) @ to_images + middle_image  # (M, D)
-        self._of_texts = (embed_captions(encoder, texts) - middle_text) @ to_images + middle_image
-
-    def draw(self, items: Tensor) -> Tensor:
-        """Shapes: items `(B,)`, of the texts → `(B, D)`."""
+        of_captions, of_texts = self._guesses
         captions = torch.randint(len(self._owners), items.shape)
         views = torch.randint(self._images.shape[1], items.shape)
-        left_over = self._images[self._owners[captions], views] - self._of_captions[captions]
-        return self._of_texts[items] + left_over
+        left_over = self._images[self._owners[captions], views] - of_captions[captions]
+        return of_texts[items] + left_over
+
+    @cached_property
+    def _guesses(self) -> tuple[Tensor, Tensor]:
+        """Where the images of the captions `(M, D)` and of the texts `(N, D)` should be. Not
+        before it is asked for: a run that goes on after this stage asks no more."""
+        captions = embed_captions(self._encoder, [c for e in self._examples for c in e.captions])
+        middle_text, middle_image = captions.mean(dim=0), self._images.mean(dim=(0, 1))
+        wanted = self._images.mean(dim=1)[self._owners] - middle_image  # (M, D)
+        to_images = fit(captions - middle_text, wanted)
+        texts = embed_captions(self._encoder, self._texts)
+        of_captions, of_texts = (
+            (embeddings - middle_text) @ to_images + middle_image
+            for embeddings in (captions, texts)
+        )
+        return of_captions, of_texts
 
 
 def fit(given: Tensor, wanted: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ from clipcap.training.stages import (
 )
 from clipcap.training.standardize import StandardizedMapper
 from clipcap.training.text import END_OF_TEXT
-from clipcap.training.text_only import embed_captions
+from clipcap.training.text_only import embed_captions, text_side
 from clipcap.training.tower import tune_tower
 from clipcap.training.work_folder import claimed
 
@@ -67,6 +67,8 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
     # What would fail after hours of training fails now.
     bundles.require_apart(out, parts.encoder)
     longest_caption(parts.decoder, config)
+    if config.text_only or config.pretrain_mapper:
+        text_side(parts.encoder)
     work = out.with_name(out.name + ".work")
     with claimed(work, config, splits, texts):
         _train(parts, splits, texts, config, work, out)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from clipcap.clip_score import TextSide
 from clipcap.encoder import Encoder
 from clipcap.errors import TrainingError
 
@@ -26,15 +27,21 @@ def embed_captions(encoder: Encoder, captions: Sequence[str]) -> Tensor:
 
     Raises: BundleError, TrainingError where the encoder has no text side.
     """
-    if encoder.text is None:
-        raise TrainingError("the encoder has no text side to learn from; name a CLIP model")
+    text = text_side(encoder)
     parts = []
     with tqdm(total=len(captions), desc="encoding captions", unit="caption") as bar:
         for start in range(0, len(captions), BATCH_TEXTS):
             batch = list(captions[start : start + BATCH_TEXTS])
-            parts.append(encoder.text.encode(batch).float().cpu())
+            parts.append(text.encode(batch).float().cpu())
             bar.update(len(batch))
     return torch.cat(parts)
+
+
+def text_side(encoder: Encoder) -> TextSide:
+    """Raises: TrainingError where the encoder has none."""
+    if encoder.text is None:
+        raise TrainingError("the encoder has no text side to learn from; name a CLIP model")
+    return encoder.text
 
 
 def with_noise(embedding: Tensor, variance: float) -> Tensor:

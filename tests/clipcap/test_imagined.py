@@ -11,7 +11,6 @@ from clipcap import encoder as encoders
 from clipcap.data import Example
 from clipcap.data.pictures import ImageFile
 from clipcap.encoder import Encoder
-from clipcap.errors import TrainingError
 from clipcap.training.imagined import ImaginedEmbeddings, fit
 from clipcap.training.text_only import embed_captions
 from tests.tiny_bundle import READING_TOWER, build_tiny_tower
@@ -55,9 +54,3 @@ def test_a_text_is_given_embeddings_as_its_images_have_them(encoder: Encoder) ->
     )
     assert sides.mean() < near
     assert (drawn[0] - drawn[1:20]).norm(dim=1).max() > near  # not always the same
-
-
-def test_an_encoder_without_a_text_side_is_refused(tmp_path: Path) -> None:
-    encoder = encoders.load_folder(build_tiny_tower(tmp_path / "tower"))
-    with pytest.raises(TrainingError, match="no text side"):
-        ImaginedEmbeddings(encoder, ["a"], [Example(PICTURE, ("b",))], torch.ones(1, 1, 8))

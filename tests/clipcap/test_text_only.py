@@ -10,11 +10,10 @@ import torch
 from PIL import Image
 
 from clipcap import bundle as bundles
-from clipcap import encoder as encoders
 from clipcap.errors import TrainingError
 from clipcap.training.config import read_config
 from clipcap.training.run import train
-from clipcap.training.text_only import embed_captions, with_noise
+from clipcap.training.text_only import with_noise
 from tests.tiny_bundle import READING_TOWER, TINY_CONFIG, build_colour_data, build_tiny_tower
 
 
@@ -46,10 +45,17 @@ def test_a_captioner_learns_from_captions_whose_images_it_cannot_see(tmp_path: P
     assert history[-1]["train_loss"] < 0.6 * history[0]["train_loss"]
 
 
-def test_an_encoder_without_a_text_side_is_refused(tmp_path: Path) -> None:
-    encoder = encoders.load_folder(build_tiny_tower(tmp_path / "tower"))
+@pytest.mark.parametrize("asked", ["text_only", "pretrain_mapper"])
+def test_an_encoder_without_a_text_side_is_refused_at_once(tmp_path: Path, asked: str) -> None:
+    text = tmp_path / "text.jsonl"
+    text.write_text('{"caption": "a dog"}')
+    tower = build_tiny_tower(tmp_path / "tower")
+    config = TINY_CONFIG.model_copy(
+        update={"encoder": str(tower), "pretrain_text": text, asked: True}
+    )
     with pytest.raises(TrainingError, match="no text side"):
-        embed_captions(encoder, ["a cat"])
+        train(build_colour_data(tmp_path / "data"), tmp_path / "out", config)
+    assert not (tmp_path / "out.work").exists()
 
 
 @pytest.mark.parametrize(
