@@ -163,6 +163,7 @@ def save(
     weights = {key: value.to(dtype).contiguous() for key, value in mapper.state_dict().items()}
     save_file(weights, folder / MAPPER_FILE)
     (folder / CARD_FILE).write_text(card)
+    _share(folder)
     # Last, so that a folder with a bundle.json is a whole bundle.
     (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n")
 
@@ -203,6 +204,15 @@ def _save_encoder(source: Path, target: Path, dtype: torch.dtype) -> None:
     }
     save_file(stored, target / encoders.WEIGHTS_FILE)
     shutil.copyfile(source / encoders.CONFIG_FILE, target / encoders.CONFIG_FILE)
+
+
+def _share(folder: Path) -> None:
+    """Whoever may read the card may read all: safetensors makes files that only their owner
+    can, and the service often is another user."""
+    mode = (folder / CARD_FILE).stat().st_mode
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def _refuse_pickles(folder: Path) -> None:

@@ -272,6 +272,12 @@ def test_the_revision_follows_weights_and_config_but_not_the_card(copy_of: Copy)
     assert bundles.revision_of(folder) not in (original, renamed)
 
 
+def test_who_may_read_one_file_of_a_bundle_may_read_all(tiny_bundle: Path) -> None:
+    (tiny_bundle.parent / "plain").touch()
+    mode = (tiny_bundle.parent / "plain").stat().st_mode
+    assert {f.stat().st_mode for f in tiny_bundle.rglob("*") if f.is_file()} == {mode}
+
+
 def test_half_precision_on_disk_is_single_precision_in_memory(tiny_bundle: Path) -> None:
     stored = load_file(tiny_bundle / "decoder" / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
