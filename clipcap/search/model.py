@@ -80,15 +80,14 @@ class _TheirReading:
         self._cache = DynamicCache(config=model.config)
 
     def read_prefix(self, prefix: Tensor) -> Tensor:
-        return self._forward(inputs_embeds=prefix)
+        return self._forward(None, inputs_embeds=prefix)
 
     def step(self, rows: Tensor, tokens: Tensor) -> Tensor:
         self._cache.reorder_cache(rows)  # type: ignore[arg-type]  # any integer tensor will do
-        return self._forward(input_ids=tokens[:, None])
+        return self._forward(tokens[:, None])
 
-    def _forward(self, **inputs: Tensor) -> Tensor:
+    def _forward(self, tokens: Tensor | None, **inputs: Tensor) -> Tensor:
+        # The cache by its place: transformers 5.24 gave the argument another name.
         # No logits for the positions of the prefix: only the last says what comes next.
-        output = self._model(
-            **inputs, past_key_values=self._cache, use_cache=True, logits_to_keep=1
-        )
+        output = self._model(tokens, self._cache, **inputs, use_cache=True, logits_to_keep=1)
         return torch.log_softmax(output.logits[:, -1].float(), dim=-1)

@@ -87,6 +87,13 @@ class TrainingConfig(BaseModel):
     checkpoint_steps: int = Field(200, gt=0)
     tensorboard: bool = Field(False, description="write losses and scores for TensorBoard")
 
+    together_epochs: int = Field(
+        0, ge=0, description="of training tower, mapper and decoder together, after captioning"
+    )
+    together_batch: int = Field(32, gt=1, description="images in one step")
+    together_captions: int = Field(4, gt=0, description="of each image in one step")
+    together_learning_rate: float = Field(1e-4, gt=0)
+
     self_critical_epochs: int = Field(0, ge=0, description="over the images, rewarded by CIDEr-D")
     self_critical_batch: int = Field(64, gt=0, description="images in one step")
     self_critical_samples: int = Field(5, gt=1, description="captions drawn for each image")
@@ -105,8 +112,11 @@ class TrainingConfig(BaseModel):
     def _text_stands_for_images(self) -> TrainingConfig:
         if self.text_only and not self.normalize_embedding:
             raise ValueError("text_only needs normalize_embedding: texts and images differ in norm")
-        if self.text_only and (self.self_critical_epochs or self.views > 1 or self.tower_epochs):
-            raise ValueError("text_only knows no images: no views, tower or self-critical epochs")
+        of_images = (self.tower_epochs, self.together_epochs, self.self_critical_epochs)
+        if self.text_only and (any(of_images) or self.views > 1):
+            raise ValueError(
+                "text_only knows no images: no views, tower, together or self-critical epochs"
+            )
         return self
 
     @model_validator(mode="after")

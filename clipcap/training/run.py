@@ -37,6 +37,7 @@ from clipcap.training.stages import (
 from clipcap.training.standardize import StandardizedMapper
 from clipcap.training.text import END_OF_TEXT
 from clipcap.training.text_only import embed_captions, text_side
+from clipcap.training.together import tune_together
 from clipcap.training.tower import tune_tower
 from clipcap.training.work_folder import claimed
 
@@ -49,8 +50,9 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
     2. Where there is text without images, let the decoder read it, or tell it from an
        embedding that its image might have.
     3. Train mapper and decoder on the captions.
-    4. Where asked to, reward captions that score well.
-    5. Write the bundle, with its scores on dev.
+    4. Where asked to, go on with the image tower learning, too; encode every image once more.
+    5. Where asked to, reward captions that score well.
+    6. Write the bundle, with its scores on dev.
 
     Raises: DataError, BundleError, TrainingError.
     """
@@ -87,15 +89,7 @@ def _train(
     history: dict[str, Any] = {}
     if config.tower_epochs:
         parts.encoder, history["tower"] = tune_tower(parts.encoder, splits, config, work)
-    parts.encoder.to(device)
-    with processes.main_process_first():
-        train = (
-            embed_captions(parts.encoder, [c for e in splits.train for c in e.captions])
-            if config.text_only
-            else _embed(parts.encoder, splits.train, work, "train", config, views=config.views)
-        )
-        dev = _embed(parts.encoder, splits.dev, work, "dev", config)[:, 0]
-    parts.encoder.to(torch.device("cpu"))
+    train, dev = _embeddings(parts.encoder, splits, config, work)
     parts.decoder.to(device)
     mapper = StandardizedMapper(parts.mapper, train, learned=bool(config.start_from)).to(device)
     if texts:
@@ -107,6 +101,10 @@ def _train(
     if config.epochs:
         stage = captioning_stage(parts, module, splits, train, evaluate, config)
         history["captioning"] = run_stage(stage, config, work)
+    if config.together_epochs:
+        parts.encoder, history["together"] = tune_together(parts, module, splits, config, work)
+        train, dev = _embeddings(parts.encoder, splits, config, work)
+        evaluate = dev_evaluation(parts.decoder, module, splits, dev, config)
     if config.self_critical_epochs:
         stage = self_critical_stage(parts, module, splits, train, evaluate, config)
         history["self_critical"] = run_stage(stage, config, work)
@@ -147,6 +145,24 @@ def _texts(config: TrainingConfig, splits: Splits) -> list[str]:
     texts = [clean_caption(text, config) for text in read_texts(config.pretrain_text)]
     texts += [clean_caption(c, config) for example in splits.train for c in example.captions]
     return [text for text in texts if text and text not in held_out]
+
+
+def _embeddings(
+    encoder: Encoder, splits: Splits, config: TrainingConfig, work: Path
+) -> tuple[Tensor, Tensor]:
+    """Of what is trained on, `(N, V, D)`, or of its captions where there are no images, `(M, D)`;
+    and of dev, `(N, D)`."""
+    processes = PartialState()
+    encoder.to(processes.device)
+    with processes.main_process_first():
+        train = (
+            embed_captions(encoder, [c for e in splits.train for c in e.captions])
+            if config.text_only
+            else _embed(encoder, splits.train, work, "train", config, views=config.views)
+        )
+        dev = _embed(encoder, splits.dev, work, "dev", config)[:, 0]
+    encoder.to(torch.device("cpu"))
+    return train, dev
 
 
 def _embed(

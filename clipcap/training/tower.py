@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from clipcap import encoder as encoders
-from clipcap.data import Splits
+from clipcap.data import Example, Splits
+from clipcap.data.pictures import Picture
 from clipcap.encoder import ClipModel, Encoder
 from clipcap.training.augment import augment
 from clipcap.training.captions import clean_caption
@@ -51,25 +53,44 @@ class ContrastiveModel(nn.Module):
         return self
 
     def encode_images(self, pixels: Tensor) -> Tensor:
-        """Shapes: pixels `(B, 3, H, W)` → unit vectors `(B, D)`."""
-        encoded: Tensor = self.clip.encode_image(
-            pixels.to(memory_format=torch.channels_last), normalize=True
-        )
+        """Shapes: pixels `(B, 3, H, W)` → embedding `(B, D)`, not normalised."""
+        device = pixels.device.type
+        # On a CPU the gradients of convolutions take longer in bfloat16 than in single precision.
+        half = device != "cpu" and torch.is_autocast_enabled(device)
+        with torch.autocast(device, enabled=half):
+            encoded: Tensor = self.clip.encode_image(pixels.to(memory_format=torch.channels_last))
         return encoded.float()
+
+    def encode_pictures(self, encoder: Encoder, pictures: Sequence[Picture]) -> Tensor:
+        """As above, in batches, read as the encoder reads them: `(N, D)` on the CPU."""
+        device = self.clip.logit_scale.device
+        batches = [
+            pictures[i : i + EVALUATION_BATCH] for i in range(0, len(pictures), EVALUATION_BATCH)
+        ]
+        return torch.cat(
+            [self.encode_images(read_pixels(encoder, batch).to(device)).cpu() for batch in batches]
+        )
 
     def encode_texts(self, tokens: Tensor) -> Tensor:
         """Shapes: tokens `(N, T)` → unit vectors `(N, D)`."""
         encoded: Tensor = self.clip.encode_text(tokens, normalize=True)
         return encoded.float()
 
-    def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
+    def loss(self, embedding: Tensor, tokens: Tensor) -> Tensor:
         """The contrastive loss in nats, over both directions.
 
-        Shapes: pixels `(B, 3, H, W)`, tokens `(B·C, T)`, C captions of each image in turn.
+        Shapes: embedding `(B, D)`, tokens `(B·C, T)`, C captions of each image in turn.
         """
-        scale = self.clip.logit_scale.exp().clamp(max=LARGEST_SCALE)
-        similarity = scale * self.encode_images(pixels) @ self.encode_texts(tokens).T  # (B, B·C)
-        return contrastive_loss(similarity)
+        images = nn.functional.normalize(embedding, dim=-1)
+        return contrastive_loss(self.scale() * images @ self.encode_texts(tokens).T)  # (B, B·C)
+
+    def scale(self) -> Tensor:
+        scale: Tensor = self.clip.logit_scale.exp().clamp(max=LARGEST_SCALE)
+        return scale
+
+    def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
+        """As `loss`. Shapes: pixels `(B, 3, H, W)`."""
+        return self.loss(self.encode_images(pixels), tokens)
 
 
 def contrastive_loss(similarity: Tensor) -> Tensor:
@@ -114,15 +135,49 @@ def tune_tower(
     processes = PartialState()
     device = processes.device
     clip.model.to(device)
+    unlock(clip, config.tower_groups)
+    history = run_stage(_stage(encoder, clip, splits, config, device), config, work)
+    return kept(clip, work / "tuned"), history
+
+
+def unlock(clip: ClipModel, groups: int) -> None:
+    """Let the last layer groups of the image tower learn, and no others."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # open_clip's, of where timm keeps a helper
-        clip.model.lock_image_tower(unlocked_groups=config.tower_groups)
-    history = run_stage(_stage(encoder, clip, splits, config, device), config, work)
-    folder = work / "tuned"
+        clip.model.lock_image_tower(unlocked_groups=groups)
+
+
+def kept(clip: ClipModel, folder: Path) -> Encoder:
+    """The image side, from a folder that the main process writes."""
+    processes = PartialState()
     if processes.is_main_process:
         encoders.save_clip(clip, folder)
     processes.wait_for_everyone()
-    return encoders.load_folder(folder), history
+    return encoders.load_folder(folder)
+
+
+def seen(
+    encoder: Encoder, examples: Sequence[Example], captions_each: int, config: TrainingConfig
+) -> tuple[Tensor, list[str]]:
+    """A view of each image `(B, 3, H, W)`, and some captions of each in turn, cleaned.
+
+    What is drawn follows from torch's random state, which each step begins with anew.
+    """
+    seed = int(torch.randint(2**31, (1,)).item())
+    pixels = read_pixels(encoder, [example.image for example in examples])
+    draw = random.Random(seed)  # noqa: S311 (no secret)
+    captions = [
+        clean_caption(caption, config)
+        for example in examples
+        for caption in some(example.captions, captions_each, draw)
+    ]
+    return augment(pixels, torch.Generator().manual_seed(seed)), captions
+
+
+def some(captions: Sequence[str], count: int, draw: random.Random) -> list[str]:
+    """Captions at random, none twice before all have had their turn."""
+    shuffled = draw.sample(captions, len(captions))
+    return [shuffled[i % len(shuffled)] for i in range(count)]
 
 
 def _stage(
@@ -135,17 +190,8 @@ def _stage(
     module = ContrastiveModel(clip.model)
 
     def loss(items: Tensor) -> Tensor:
-        # What is drawn follows from torch's random state, which each step begins with anew.
-        seed = int(torch.randint(2**31, (1,)).item())
         examples = [splits.train[item] for item in items.tolist()]
-        pixels = read_pixels(encoder, [example.image for example in examples])
-        view = augment(pixels, torch.Generator().manual_seed(seed))
-        draw = random.Random(seed)  # noqa: S311 (no secret)
-        captions = [
-            clean_caption(caption, config)
-            for example in examples
-            for caption in draw.choices(example.captions, k=CAPTIONS_EACH)
-        ]
+        view, captions = seen(encoder, examples, CAPTIONS_EACH, config)
         value: Tensor = module(view.to(device), clip.tokenize(captions).to(device))
         return value
 
@@ -177,15 +223,12 @@ def _evaluate(
     device: torch.device,
 ) -> dict[str, float]:
     """The contrastive loss of dev, all images against one caption each, and recalls."""
+    images = nn.functional.normalize(
+        module.encode_pictures(encoder, [example.image for example in splits.dev]), dim=-1
+    )
     batches = [
         splits.dev[i : i + EVALUATION_BATCH] for i in range(0, len(splits.dev), EVALUATION_BATCH)
     ]
-    images = torch.cat(
-        [
-            module.encode_images(read_pixels(encoder, [e.image for e in batch]).to(device))
-            for batch in batches
-        ]
-    ).cpu()
     texts = torch.cat(
         [
             module.encode_texts(
@@ -198,6 +241,5 @@ def _evaluate(
     ).cpu()
     owner = torch.tensor([i for i, e in enumerate(splits.dev) for _ in e.captions])
     first = torch.tensor([int((owner < i).sum()) for i in range(len(splits.dev))])
-    scale = clip.model.logit_scale.exp().clamp(max=LARGEST_SCALE).cpu()
-    dev_loss = contrastive_loss(scale * images @ texts[first].T).item()
+    dev_loss = contrastive_loss(module.scale().cpu() * images @ texts[first].T).item()
     return {"dev_loss": dev_loss, **recalls(images, texts, owner)}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from filelock import FileLock, Timeout
@@ -15,6 +16,16 @@ from filelock import FileLock, Timeout
 from clipcap.data import Splits
 from clipcap.errors import TrainingError
 from clipcap.training.config import TrainingConfig
+
+STAGES = {
+    "tower_": "tower",
+    "pretrain_": "pretraining",
+    "together_": "together",
+    "self_critical_": "self_critical",
+}
+"""What fields of a stage of its own begin with, and that stage's folder."""
+ANYTIME = {"name", "licence", "decoding", "tensorboard", "checkpoint_steps"}
+"""Fields that no number depends on which is kept in the folder."""
 
 
 @contextmanager
@@ -49,21 +60,33 @@ def _acquire(lock: FileLock, work: Path) -> None:
 def _require_as_begun(
     work: Path, config: TrainingConfig, splits: Splits, texts: Sequence[str]
 ) -> None:
-    record = json.loads(config.model_dump_json(exclude={"tensorboard", "checkpoint_steps"}))
+    """A stage that has not begun may be described anew, and is then held to that."""
+    record = json.loads(config.model_dump_json(exclude=ANYTIME))
     record["data"] = _digest(splits, texts)
     path = work / "run.json"
-    if not path.exists():
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(record, indent=2) + "\n")
-        os.replace(part, path)
-        return
-    begun = json.loads(path.read_text())
-    changed = sorted(key for key in record if begun.get(key) != record[key])
-    if changed:
+    begun = json.loads(path.read_text()) if path.exists() else record
+    changed = sorted(key for key in record if _begun_with(begun, key) != record[key])
+    settled = [key for key in changed if not _is_ahead(key, work)]
+    if settled:
         raise TrainingError(
-            f"{work} holds a run that was begun with other values of {', '.join(changed)}: "
+            f"{work} holds a run that was begun with other values of {', '.join(settled)}: "
             "remove the folder to start anew, or choose another --out"
         )
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(record, indent=2) + "\n")
+    os.replace(part, path)
+
+
+def _begun_with(begun: Mapping[str, Any], key: str) -> Any:
+    """A field that was not there yet had the value that it has by default."""
+    field = TrainingConfig.model_fields.get(key)
+    return begun.get(key, field.default if field else None)
+
+
+def _is_ahead(key: str, work: Path) -> bool:
+    return any(
+        key.startswith(prefix) and not (work / stage).exists() for prefix, stage in STAGES.items()
+    )
 
 
 def _digest(splits: Splits, texts: Sequence[str]) -> str:

@@ -254,6 +254,8 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
         "tower_groups": 1,
         "views": 2,
         "epochs": 8,
+        "together_epochs": 4,
+        "together_batch": 8,
         "checkpoint_steps": 1,
     }
     options = [f"--{name.replace('_', '-')}={value}" for name, value in fields.items()]
@@ -266,6 +268,7 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     kill_once(command(killed), killed.with_name("killed.work") / "tower")
     kill_once(command(killed), killed.with_name("killed.work") / "pretraining")
     kill_once(command(killed), killed.with_name("killed.work") / "captioning")
+    kill_once(command(killed), killed.with_name("killed.work") / "together")
     subprocess.run(command(killed), check=True, capture_output=True)
 
     stored = ("clip/open_clip_model.safetensors", "mapper.safetensors", "decoder/model.safetensors")
@@ -299,6 +302,19 @@ def test_a_run_goes_on_only_as_it_was_begun(tmp_path: Path) -> None:
     train(data, tmp_path / "out", config)
     with pytest.raises(TrainingError, match="learning_rate"):
         train(data, tmp_path / "out", config.model_copy(update={"learning_rate": 1e-4}))
+
+
+def test_a_stage_that_has_not_begun_may_be_described_anew(tmp_path: Path) -> None:
+    data = build_colour_data(tmp_path / "data")
+    tower = build_tiny_tower(tmp_path / "tower")
+    config = TINY_CONFIG.model_copy(update={"encoder": str(tower), "epochs": 1})
+    train(data, tmp_path / "out", config)
+    more = config.model_copy(update={"name": "other", "self_critical_epochs": 1})
+    train(data, tmp_path / "out", more)
+    history = read_bundle_config(tmp_path / "out").provenance["history"]
+    assert len(history["self_critical"]) == 1
+    with pytest.raises(TrainingError, match="self_critical_batch"):
+        train(data, tmp_path / "out", more.model_copy(update={"self_critical_batch": 2}))
 
 
 @pytest.mark.slow
