@@ -108,7 +108,7 @@ def of_job(job: Job) -> bytes:
         "status": job.status,
         "model": job.model,
         "filename": job.image.filename,
-        "caption": captions[0]["text"] if captions else None,
+        "caption": job.text,
         "captions": captions,
         "error": job.error_code and {"code": job.error_code, "message": job.error_message or ""},
         "links": {"self": f"/api/v1/jobs/{job.id}"},

@@ -21,6 +21,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Text,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -197,6 +198,12 @@ class Job(Base):
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime, doc="of the last claim")
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
+    # A person's word, which no outcome overwrites: see captioning/editing.py.
+    edited_text: Mapped[str | None] = mapped_column(Text, doc="in place of the model's")
+    decorative: Mapped[bool] = mapped_column(
+        default=False, server_default=false(), doc="the photograph wants an empty alt"
+    )
+
     image: Mapped[Image] = relationship(lazy="joined", innerjoin=True)
     captions: Mapped[list[Caption]] = relationship(
         lazy="selectin", order_by="Caption.rank", cascade="all, delete-orphan"
@@ -241,6 +248,18 @@ class Job(Base):
         Index("ix_job_owner_id", "owner", "id"),
     )
 
+    @property
+    def text(self) -> str | None:
+        """What is shown: somebody's edit if there is one, else the best candidate."""
+        if self.edited_text is not None:
+            return self.edited_text
+        return self.captions[0].text if self.captions else None
+
+    @property
+    def alt(self) -> str | None:
+        """What a page that shows the photograph has as its alt."""
+        return "" if self.decorative else self.text
+
 
 class Caption(Base):
     """One candidate text for a job; rank 0 is the one that is shown."""
@@ -283,7 +302,7 @@ class IdempotencyKey(Base):
 
     key: Mapped[str] = mapped_column(String(255), primary_key=True, doc="the sender's choice")
     fingerprint: Mapped[str] = mapped_column(String(64), doc="of the whole request")
-    made_id: Mapped[str] = mapped_column(Id, doc="of the job or the batch")
+    made_id: Mapped[str] = mapped_column(Id, index=True, doc="of the job or the batch")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now(), index=True)
 
 

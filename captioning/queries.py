@@ -49,9 +49,9 @@ def get_batch(session: Session, batch_id: str) -> Batch:
 
 
 def get_image(session: Session, image_id: str) -> Image:
-    """Raises: ImageNotFound."""
+    """One that some job has. Raises: ImageNotFound."""
     image = session.get(Image, looked_up_id(image_id))
-    if image is None:
+    if image is None or image.stored_at is None:
         raise ImageNotFound(f"There is no image {image_id}.")
     return image
 
@@ -64,6 +64,12 @@ def batch_jobs(session: Session, batch_id: str) -> Sequence[Job]:
 def batch_job_ids(session: Session, batch_id: str) -> Sequence[str]:
     """In upload order."""
     return session.scalars(select(Job.id).where(Job.batch_id == batch_id).order_by(Job.id)).all()
+
+
+def existing_jobs(session: Session, job_ids: Iterable[str]) -> Sequence[str]:
+    """The ids of those of the jobs that are there, oldest first."""
+    wanted = {looked_up_id(job_id) for job_id in job_ids}
+    return session.scalars(select(Job.id).where(Job.id.in_(wanted)).order_by(Job.id)).all()
 
 
 def batch_progress(session: Session, batch_id: str) -> Progress:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image as PILImage
 
-from captioning import idempotency, jobs, queries, webhooks
+from captioning import idempotency, jobs, queries, removal, webhooks
 from captioning.access import EVERYBODY, Caller
 from captioning.broker import Doorbell, make_celery
 from captioning.database import Database
@@ -30,6 +30,7 @@ from captioning.errors import (
     StorageFull,
     StorageUnavailable,
     TooManyImages,
+    Unavailable,
     UnknownModel,
 )
 from captioning.idempotency import AlreadySubmitted, Once
@@ -44,6 +45,7 @@ logger = logging.getLogger(__name__)
 FIRST_POLL_S = 0.02
 LAST_POLL_S = 0.5
 REFUSALS_OF_A_STORE_THAT_IS_AWAY = 3
+DELETED_AT_ONCE = 100
 MAX_WORDS = 100
 """The highest limit that may be asked for; no captioner says as much."""
 
@@ -325,6 +327,46 @@ class Queue:
         logger.info("queued %d jobs", len(job_ids), extra={"job_ids": job_ids})
         self.doorbell.ring(options.model, times=-(-len(queued) // self.settings.batch_size))
         return job_ids
+
+    def delete(self, job_ids: Iterable[str]) -> int:
+        """Take jobs away, with captions, images and thumbnails; returns how many there were.
+        Those that run end with it: their worker saves nothing.
+
+        Raises: DatabaseUnavailable. Bytes that cannot be removed now are left to the sweeper.
+        """
+        with self.database.read() as session:  # what is not the caller's is not there
+            found = queries.existing_jobs(session, job_ids)
+        gone: set[str] = set()
+        if len(found) > 1:
+            for first in range(0, len(found), DELETED_AT_ONCE):
+                chunk = found[first : first + DELETED_AT_ONCE]
+                gone |= self._delete(chunk, patiently=False)
+        for job_id in found:
+            if job_id not in gone:
+                gone |= self._delete([job_id], patiently=True)
+        return len(gone)
+
+    def delete_batch(self, batch_id: str) -> None:
+        """Take a batch and all its jobs away.
+
+        Raises: BatchNotFound, DatabaseUnavailable.
+        """
+        with self.database.read() as session:
+            batch_id = queries.get_batch(session, batch_id).id
+            job_ids = queries.batch_job_ids(session, batch_id)
+        self.delete(job_ids)
+        with self._whole.write() as session:  # one that no job was left of
+            removal.remove_empty(session, [batch_id])
+
+    def _delete(self, job_ids: Sequence[str], *, patiently: bool) -> frozenset[str]:
+        with self._whole.write() as session:
+            removed = removal.remove(session, job_ids, patiently=patiently)
+        try:
+            self.discard(removed.images)
+        except Unavailable as error:
+            logger.warning("bytes of %d images left behind: %s", len(removed.images), error)
+        logger.info("deleted %d jobs", len(removed.job_ids), extra={"job_ids": [*removed.job_ids]})
+        return removed.job_ids
 
     def discard(self, images: Sequence[Image]) -> None:
         """Remove the bytes, then the rows, of those images that no job refers to.

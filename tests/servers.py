@@ -227,7 +227,9 @@ def migrated_database(kind: str, folder: Path) -> Iterator[str]:
         yield f"sqlite:///{path}"
         return
     url = _migrated_postgresql()
-    _empty(url)
+    database = Database(url)
+    empty(database)
+    database.close()
     yield url
 
 
@@ -248,14 +250,13 @@ def _migrated_postgresql() -> str:
     return url
 
 
-def _empty(url: str) -> None:
-    database = Database(url)
+def empty(database: Database) -> None:
+    """Delete every row but the one that belongs to the schema."""
     with database.write() as session:
         for table in reversed(Base.metadata.sorted_tables):
-            if table is not Turn.__table__:  # its one row belongs to the schema
+            if table is not Turn.__table__:
                 session.execute(delete(table))
         session.execute(update(Turn).values(next_at=db_now(-1)))
-    database.close()
 
 
 def _migrate(url: str) -> None:

@@ -38,6 +38,7 @@ class Job(_Answer):
     decoding: Decoding
     num_captions: int
     max_words: int | None
+    caption: str | None
     captions: tuple[Caption, ...]
     error: JobError | None
     batch_id: str | None
@@ -48,8 +49,8 @@ class Job(_Answer):
 
     @property
     def text(self) -> str:
-        """The best caption; empty until the job has succeeded."""
-        return self.captions[0].text if self.captions else ""
+        """Somebody's edit, or else the best caption; empty until there is one."""
+        return self.caption or ""
 
 
 class Jobs(_Answer):

@@ -23,9 +23,9 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import select, update
 
-from captioning import jobs
+from captioning import jobs, removal
 from captioning.database import Database, db_now
-from captioning.errors import WrongState
+from captioning.errors import JobNotFound, WrongState
 from captioning.jobs import CaptionText, JobOptions
 from captioning.models import Caption, Job, JobStatus, Priority
 from tests import servers
@@ -132,9 +132,11 @@ class JobMachine(RuleBasedStateMachine):
         with self.database.write() as session:
             ended = jobs.fail_or_retry(session, token, job_id, code="flaky", message="Flaky.")
             session.execute(update(Job).values(available_at=db_now()))  # its time has come
-        last = self.expected[job_id].attempts >= MAX_ATTEMPTS
-        expected = FAILED if last else QUEUED
-        assert ended == (expected if job_id in self.held(token) else None)
+        expected = None
+        if job_id in self.held(token):
+            last = self.expected[job_id].attempts >= MAX_ATTEMPTS
+            expected = FAILED if last else QUEUED
+        assert ended == expected
         if ended:
             self.end(job_id, ended)
 
@@ -167,16 +169,23 @@ class JobMachine(RuleBasedStateMachine):
 
     @rule(job_id=job_ids)
     def cancel(self, job_id: str) -> None:
-        may = self.expected[job_id].status in (QUEUED, RUNNING)
+        may = self.status(job_id) in (QUEUED, RUNNING)
         if self.allowed(jobs.cancel, job_id, may):
             self.end(job_id, CANCELLED)
 
     @rule(job_id=job_ids)
     def retry(self, job_id: str) -> None:
-        may = self.expected[job_id].status in (FAILED, CANCELLED)
+        may = self.status(job_id) in (FAILED, CANCELLED)
         if self.allowed(jobs.retry, job_id, may):
             job = self.expected[job_id]
             self.expected[job_id] = Expected(job.owner, job.priority, job.place)
+
+    @rule(job_id=job_ids)
+    def delete(self, job_id: str) -> None:
+        with self.database.write() as session:
+            removed = removal.remove(session, [job_id], patiently=True)
+        assert removed.job_ids == {job_id} & self.expected.keys()
+        self.expected.pop(job_id, None)
 
     @invariant()
     def the_database_says_the_same(self) -> None:
@@ -193,6 +202,10 @@ class JobMachine(RuleBasedStateMachine):
     def held(self, token: str) -> set[str]:
         return {job_id for job_id, job in self.expected.items() if job.token == token}
 
+    def status(self, job_id: str) -> JobStatus | None:
+        """None where it has been deleted."""
+        return self.expected[job_id].status if job_id in self.expected else None
+
     def end(self, job_id: str, status: JobStatus) -> None:
         self.expected[job_id].status = status
         self.expected[job_id].token = None
@@ -203,6 +216,9 @@ class JobMachine(RuleBasedStateMachine):
                 verb(session, job_id)  # type: ignore[operator]
         except WrongState:
             assert not may
+            return False
+        except JobNotFound:
+            assert job_id not in self.expected
             return False
         assert may
         return True

@@ -24,6 +24,7 @@ JOB = {
     "decoding": "beam",
     "num_captions": 1,
     "max_words": None,
+    "caption": None,
     "captions": [],
     "error": None,
     "batch_id": None,

@@ -41,6 +41,10 @@ def nothing() -> Sent:
     return {}
 
 
+def edit() -> Sent:
+    return {"json": {"caption": CAPTION}}
+
+
 EVERYBODY: dict[Route, Callable[[], Sent]] = {
     ("GET", "/static/<path:filename>"): nothing,
     ("GET", "/healthz"): nothing,
@@ -81,11 +85,22 @@ OWNERS: dict[Route, Callable[[], Sent]] = {
     ("GET", "/batches/<batch_id>"): nothing,
     ("GET", "/batches/<batch_id>/progress"): nothing,
     ("GET", "/api/v1/jobs/<job_id>"): nothing,
+    ("PATCH", "/api/v1/jobs/<job_id>"): edit,
+    ("DELETE", "/api/v1/jobs/<job_id>"): nothing,
+    ("POST", "/api/v1/jobs/<job_id>/cancel"): nothing,
+    ("POST", "/api/v1/jobs/<job_id>/retry"): nothing,
     ("GET", "/api/v1/batches/<batch_id>"): nothing,
+    ("DELETE", "/api/v1/batches/<batch_id>"): nothing,
     ("GET", "/api/v1/webhooks/deliveries/<delivery_id>"): nothing,
     ("POST", "/api/v1/webhooks/deliveries/<delivery_id>/redeliver"): nothing,
 }
 """Are about one thing: for its owner and for admins; for others it is not there."""
+
+LEAVE_NOTHING: set[Route] = {
+    ("DELETE", "/api/v1/jobs/<job_id>"),
+    ("DELETE", "/api/v1/batches/<batch_id>"),
+}
+"""Of those, the ones after which the thing is gone."""
 
 LISTS = [
     "/gallery?show=all",
@@ -119,11 +134,17 @@ class World:
     def browser(self, name: str) -> FlaskClient:
         return sign_in(self.app.test_client(), self.keys[name])
 
-    def send(self, client: FlaskClient, route: Route, sent: Callable[[], Sent]) -> TestResponse:
+    def send(
+        self,
+        client: FlaskClient,
+        route: Route,
+        sent: Callable[[], Sent],
+        named: dict[str, str] | None = None,
+    ) -> TestResponse:
         method, rule = route
         for found in self.app.url_map.iter_rules():
             if found.rule == rule and method in (found.methods or ()):
-                values = {name: self.named[name] for name in found.arguments}
+                values = {name: (named or self.named)[name] for name in found.arguments}
                 with self.app.test_request_context():
                     path = self.app.url_for(found.endpoint, **values)
                 return client.open(path, method=method, **sent())
@@ -164,7 +185,7 @@ def hand_in(world: World) -> dict[str, str]:
     batch = anna.post("/api/v1/batches", **sent).json
     (job,) = batch["jobs"]
     caption(world.queue, CAPTION)
-    (delivery,) = anna.get("/api/v1/webhooks/deliveries").json["deliveries"]
+    (delivery,) = anna.get(f"/api/v1/webhooks/deliveries?batch={batch['id']}").json["deliveries"]
     image_id = job["image"]["url"].rpartition("/")[2].removesuffix(".jpg")
     ids = {"batch_id": batch["id"], "job_id": job["id"], "image_id": image_id}
     return ids | {"delivery_id": delivery["id"]}
@@ -260,7 +281,8 @@ def test_what_is_somebody_elses_is_not_there(
 def test_what_is_ones_own_is_there_and_for_admins_too(world: World, route: Route) -> None:
     for name in ("anna", "boss"):
         for client in (world.program(world.keys[name]), world.browser(name)):
-            answer = world.send(client, route, OWNERS[route])
+            named = hand_in(world) if route in LEAVE_NOTHING else None
+            answer = world.send(client, route, OWNERS[route], named)
             assert answer.status_code in (200, 202, 204, 303, 409)
             assert "/sign-in" not in (answer.location or "")
 

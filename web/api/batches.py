@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from apiflask import APIBlueprint
+from apiflask import APIBlueprint, EmptySchema
 
 from captioning import queries
 from web.api.schemas import BatchBody, BatchForm, batch_body
@@ -44,6 +44,15 @@ def create(header: IdempotencyHeader, form: BatchForm) -> tuple[BatchBody, int, 
 def show(batch_id: str) -> BatchBody:
     """Read a batch and its jobs."""
     return _read(batch_id)
+
+
+@bp.delete("/batches/<batch_id>")
+@bp.output(EmptySchema, status_code=204)
+@bp.doc(responses=[404, 503])
+def delete(batch_id: str) -> tuple[str, int]:
+    """Delete a batch and all its jobs, with their images and captions, for good."""
+    queue().delete_batch(batch_id)
+    return "", 204
 
 
 def _read(batch_id: str) -> BatchBody:

@@ -21,6 +21,7 @@ from captioning.models import (
 from web.api.schemas import (
     BatchBody,
     CaptionBody,
+    EditForm,
     ImageBody,
     JobBody,
     JobByAddress,
@@ -46,7 +47,10 @@ _job = JobBody(
     decoding=Decoding.BEAM,
     num_captions=1,
     max_words=None,
-    caption="A cat on a sofa.",
+    caption="Our cat on the sofa.",
+    edited=True,
+    decorative=False,
+    alt="Our cat on the sofa.",
     captions=[
         CaptionBody(
             text="A cat on a sofa.", mean_log_probability=-0.41, model_revision="1f0c2b7d9a34"
@@ -103,6 +107,7 @@ EXAMPLES: dict[str, BaseModel] = {
     type(example).__name__: example
     for example in (
         JobByAddress(image_url="https://example.com/cat.jpg", max_words=12),
+        EditForm(caption="Our cat on the sofa.", decorative=False),
         _job,
         JobsBody(jobs=[_job], next_cursor=None, next=None),
         BatchBody(

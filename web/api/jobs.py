@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from apiflask import APIBlueprint
+from apiflask import APIBlueprint, EmptySchema
 from flask import request
 from pydantic import ValidationError
 
-from captioning import queries
-from captioning.errors import InvalidOption, NoImage, TooManyImages
+from captioning import editing, jobs, queries
+from captioning.errors import InvalidOption, JobNotFound, NoImage, TooManyImages
 from captioning.models import Job
 from captioning.queue import Upload
 from web import cursors
 from web.api.schemas import (
+    EditForm,
     JobBody,
     JobByAddress,
     JobForm,
@@ -99,14 +100,64 @@ def show(job_id: str, query: WaitQuery) -> tuple[JobBody, int, dict[str, str]]:
 def index(query: JobsQuery) -> JobsBody:
     """List jobs, newest first."""
     with queue().database.read() as session:
-        jobs = queries.list_jobs(
+        found = queries.list_jobs(
             session,
             limit=query.limit + 1,
             before=cursors.decode(query.cursor) if query.cursor else None,
             status=query.status,
             batch_id=query.batch,
         )
-    return jobs_body(list(jobs), query)
+    return jobs_body(list(found), query)
+
+
+@bp.patch("/jobs/<job_id>")
+@bp.input(EditForm, location="json", arg_name="form")
+@bp.output(JobBody)
+@bp.doc(responses=[404, 415, 503])
+def edit(job_id: str, form: EditForm) -> JobBody:
+    """Edit the caption, or mark the photograph as decorative.
+
+    What is left out stays as it is. The model's own texts stay in `captions`.
+    """
+    with queue().database.write() as session:
+        if "caption" in form.model_fields_set:
+            editing.edit(session, job_id, form.caption)
+        if form.decorative is not None:
+            editing.mark_decorative(session, job_id, form.decorative)
+        return job_body(queries.get_job(session, job_id))
+
+
+@bp.delete("/jobs/<job_id>")
+@bp.output(EmptySchema, status_code=204)
+@bp.doc(responses=[404, 503])
+def delete(job_id: str) -> tuple[str, int]:
+    """Delete a job with its image and captions, for good. One that runs ends with it."""
+    if not queue().delete([job_id]):
+        raise JobNotFound(f"There is no job {job_id}.")
+    return "", 204
+
+
+@bp.post("/jobs/<job_id>/cancel")
+@bp.output(JobBody)
+@bp.doc(responses=[404, 409, 503])
+def cancel(job_id: str) -> JobBody:
+    """Cancel a job that has not ended."""
+    with queue().database.write() as session:
+        jobs.cancel(session, job_id)
+        return job_body(queries.get_job(session, job_id))
+
+
+@bp.post("/jobs/<job_id>/retry")
+@bp.output(JobBody, status_code=202)
+@bp.doc(responses=[404, 409, 503])
+def retry(job_id: str) -> tuple[JobBody, int, dict[str, str]]:
+    """Queue a job again that has failed or was cancelled, with all its attempts."""
+    with queue().database.write() as session:
+        jobs.retry(session, job_id)
+        job = queries.get_job(session, job_id)
+    queue().doorbell.ring(job.model)
+    body = job_body(job)
+    return body, 202, {"Location": body.links["self"], **RETRY_AFTER}
 
 
 def _retry_after(job: Job) -> dict[str, str]:

@@ -9,6 +9,7 @@ from apiflask.fields import UploadFile
 from flask import url_for
 from pydantic import BaseModel, ConfigDict, Field
 
+from captioning.editing import MAX_CHARACTERS
 from captioning.models import Batch, Decoding, Job, JobStatus
 from captioning.queries import Progress
 from captioning.queue import MAX_WORDS
@@ -61,6 +62,21 @@ class BatchForm(_Options):
     )
 
 
+class EditForm(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    caption: str | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_CHARACTERS,
+        pattern=r"\S",
+        description="Your text in place of the model's; null takes it back.",
+    )
+    decorative: bool | None = Field(
+        None, description="Whether the photograph wants an empty `alt`. The caption is kept."
+    )
+
+
 class WaitQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -102,8 +118,11 @@ class JobBody(BaseModel):
     decoding: Decoding
     num_captions: int
     max_words: int | None
-    caption: str | None = Field(description="The best candidate's text.")
-    captions: list[CaptionBody]
+    caption: str | None = Field(description="Your edit, or else the best candidate's text.")
+    edited: bool = Field(description="Whether `caption` is an edit.")
+    decorative: bool
+    alt: str | None = Field(description="`caption`, or empty where the photograph is decorative.")
+    captions: list[CaptionBody] = Field(description="What the model said, best first.")
     error: ErrorBody | None
     image: ImageBody
     batch_id: str | None
@@ -185,7 +204,10 @@ def job_body(job: Job) -> JobBody:
         decoding=Decoding(job.decoding),
         num_captions=job.num_captions,
         max_words=job.max_words,
-        caption=captions[0].text if captions else None,
+        caption=job.text,
+        edited=job.edited_text is not None,
+        decorative=job.decorative,
+        alt=job.alt,
         captions=captions,
         error=error,
         image=_image_body(job),
