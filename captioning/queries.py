@@ -72,6 +72,12 @@ def existing_jobs(session: Session, job_ids: Iterable[str]) -> Sequence[str]:
     return session.scalars(select(Job.id).where(Job.id.in_(wanted)).order_by(Job.id)).all()
 
 
+def iterate_batch(session: Session, batch_id: str, *, after: str = "", limit: int) -> Sequence[Job]:
+    """The next jobs of a batch after the one of that id, in upload order."""
+    of_batch = select(Job).where(Job.batch_id == batch_id, Job.id > after)
+    return session.scalars(of_batch.order_by(Job.id).limit(limit)).all()
+
+
 def batch_progress(session: Session, batch_id: str) -> Progress:
     rows = session.execute(
         select(Job.status, func.count()).where(Job.batch_id == batch_id).group_by(Job.status)
@@ -84,25 +90,6 @@ def count_by_status(session: Session) -> dict[JobStatus, int]:
     """How many jobs there are in each state; states without a job are left out."""
     rows = session.execute(select(Job.status, func.count()).group_by(Job.status)).all()
     return {JobStatus(status): count for status, count in rows}
-
-
-def list_jobs(
-    session: Session,
-    *,
-    limit: int,
-    before: str | None = None,
-    status: JobStatus | None = None,
-    batch_id: str | None = None,
-) -> Sequence[Job]:
-    """Newest first; `before` is the id of the last job of the page before this one."""
-    query = select(Job).order_by(Job.id.desc()).limit(limit)
-    if before is not None:
-        query = query.where(Job.id < looked_up_id(before))
-    if status is not None:
-        query = query.where(Job.status == status)
-    if batch_id is not None:
-        query = query.where(Job.batch_id == looked_up_id(batch_id))
-    return session.scalars(query).all()
 
 
 def count_claimable(session: Session, model: str, *, at_most: int) -> int:

@@ -26,6 +26,13 @@ HEADERS = {
     "429": ("Retry-After", "Seconds to wait.", {"type": "integer"}),
     "503": ("Retry-After", "Seconds to wait.", {"type": "integer"}),
 }
+IF_NONE_MATCH: Spec = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "The `ETag` of what you have: where that is still so, the answer is 304.",
+    "schema": {"type": "string"},
+}
 KEY = {
     "type": "http",
     "scheme": "bearer",
@@ -34,6 +41,7 @@ KEY = {
 SAFE = {"get", "head", "options"}
 
 MEANINGS = {
+    304: "As you have it.",
     400: "The request is not understood, or holds no image.",
     401: "An access key is needed.",
     403: "This may not be done with this key, or the request comes from another site.",
@@ -123,13 +131,21 @@ def _describe(method: str, operation: Spec, schemas: Spec) -> None:
         if int(status) >= 400:
             answer["content"] = PROBLEM
         if status in HEADERS:
-            name, text, schema = HEADERS[status]
-            header = {"description": text, "required": True, "schema": schema}
-            answer.setdefault("headers", {})[name] = header
+            _add_header(answer, *HEADERS[status])
+    if "304" in answers:
+        answers["304"].pop("content", None)
+        operation.setdefault("parameters", []).append(IF_NONE_MATCH)
+        for status in ("200", "304"):
+            _add_header(answers[status], "ETag", "Of this answer.", {"type": "string"})
     operation["responses"] = dict(sorted(answers.items()))
     for parameter in operation.get("parameters", ()):
         _not_null(parameter["schema"])
         parameter.setdefault("description", parameter["schema"].pop("description", ""))
+
+
+def _add_header(answer: Spec, name: str, text: str, schema: Spec) -> None:
+    header = {"description": text, "required": True, "schema": schema}
+    answer.setdefault("headers", {})[name] = header
 
 
 def _not_null(schema: Spec) -> None:

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.orm import aliased
 
-from captioning import access, idempotency, jobs, queries
+from captioning import access, finding, idempotency, jobs, queries
 from captioning.access import EVERYBODY, STRANGER, Caller
 from captioning.database import Database, db_now
 from captioning.errors import (
@@ -147,7 +147,7 @@ def test_reading_finds_own_rows_only_however_it_is_asked(
         assert session.scalar(select(func.count()).select_from(Job)) == 1
         assert session.scalar(select(func.count()).select_from(head)) == 1
         assert not session.scalar(select(select(Job.id).where(Job.id == berts).exists()))
-        assert [job.id for job in queries.list_jobs(session, limit=9)] == [annas]
+        assert [job.id for job in finding.list_jobs(session, limit=9)] == [annas]
         assert session.scalars(select(Image.id).join(Job, Job.image_id == Image.id)).one()
 
 
@@ -187,10 +187,10 @@ def test_what_is_handed_in_belongs_to_who_did(queue: Queue, annas_queue: Queue) 
     assert (job.owner, job.image.owner) == ("anna", "anna")
     assert [item.index for item in batch.rejected] == [1]
     with queue.seen_by(Caller("bert")).database.read() as session:
-        assert queries.list_jobs(session, limit=9) == []
+        assert finding.list_jobs(session, limit=9) == []
     with queue.database.read() as session:
         assert queries.get_batch(session, batch.batch_id).owner == "anna"
-        assert len(queries.list_jobs(session, limit=9)) == 2
+        assert len(finding.list_jobs(session, limit=9)) == 2
 
 
 def test_two_owners_may_choose_the_same_idempotency_key(queue: Queue, annas_queue: Queue) -> None:

@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy import event, insert, text, update
 from sqlalchemy.orm import Session
 
-from captioning import jobs, queries, workers
+from captioning import finding, jobs, queries, workers
 from captioning.database import Database, db_now
 from captioning.errors import BatchNotFound, ImageNotFound, JobNotFound, NotFound
+from captioning.finding import Wanted
 from captioning.jobs import JobOptions
 from captioning.models import Batch, Caption, Job, JobStatus, Worker, new_id
 from tests.factories import MODEL, add_image, add_job, add_jobs
@@ -41,7 +42,7 @@ def test_pages_are_newest_first_and_meet_without_overlap(database: Database) -> 
     seen: list[str] = []
     while True:
         with database.read() as session:
-            page = queries.list_jobs(session, limit=3, before=seen[-1] if seen else None)
+            page = finding.list_jobs(session, limit=3, before=seen[-1] if seen else None)
         if not page:
             break
         seen += [job.id for job in page]
@@ -57,8 +58,8 @@ def test_lists_are_filtered(database: Database) -> None:
         failed = add_job(session, JobStatus.FAILED, batch_id=batch.id)
         add_job(session, JobStatus.FAILED)
     with database.read() as session:
-        both = queries.list_jobs(session, limit=10, batch_id=batch.id)
-        one = queries.list_jobs(session, limit=10, batch_id=batch.id, status=JobStatus.FAILED)
+        both = finding.list_jobs(session, Wanted(batch_id=batch.id), limit=10)
+        one = finding.list_jobs(session, Wanted({JobStatus.FAILED}, batch.id), limit=10)
         progress = queries.batch_progress(session, batch.id)
     assert [job.id for job in both] == [failed, ours]
     assert [job.id for job in one] == [failed]
@@ -72,8 +73,8 @@ def test_a_made_up_cursor_or_batch_lists_nothing_and_breaks_nothing(
 ) -> None:
     add_jobs(database, 1)
     with database.read() as session:
-        assert list(queries.list_jobs(session, limit=5, before=made_up)) == []
-        assert list(queries.list_jobs(session, limit=5, batch_id=made_up)) == []
+        assert list(finding.list_jobs(session, limit=5, before=made_up)) == []
+        assert list(finding.list_jobs(session, Wanted(batch_id=made_up), limit=5)) == []
 
 
 def test_captions_come_best_first(database: Database) -> None:

@@ -197,8 +197,41 @@ def test_jobs_of_one_batch_are_listed(client: FlaskClient) -> None:
     assert [job["id"] for job in body["jobs"]] == [job["id"] for job in batch["jobs"]]
 
 
+def test_jobs_are_found_by_words_model_and_time(client: FlaskClient, queue: Queue) -> None:
+    made = [send(client).json for _ in range(2)]
+    caption(queue, "a wall", limit=1)
+    caption(queue, "a door")
+    client.patch(made[1]["links"]["self"], json={"caption": "our house"})
+
+    def found(**query: str) -> list[str]:
+        jobs = client.get("/api/v1/jobs", query_string=query).json["jobs"]
+        return [job["id"] for job in jobs]
+
+    first, second = (job["id"] for job in made)
+    assert found(text="wall") == [first]
+    assert found(text="House") == found(text="door") == [second]
+    assert found(model="bundled", text="a") == [second, first]
+    assert found(model="other") == []
+    assert found(created_after="2020-01-01T00:00:00+05:00") == [second, first]
+    assert found(created_before="2020-01-01T00:00:00Z") == []
+    assert found(created_after=made[1]["created_at"]) == []
+
+
 @pytest.mark.parametrize(
-    "query", ["status=done", "limit=0", "limit=101", "cursor=%ff", "cursor=!", "wait=1"]
+    "query",
+    [
+        "status=done",
+        "limit=0",
+        "limit=101",
+        "cursor=%ff",
+        "cursor=!",
+        "wait=1",
+        "created_after=yesterday",
+        "created_after=2026-01-01T00:00:00",
+        "created_before=0001-01-01T00:00:00%2b14:00",
+        "created_before=9999-12-31T23:59:59-14:00",
+        f"text={'x' * 201}",
+    ],
 )
 def test_a_wrong_query_is_refused(client: FlaskClient, query: str) -> None:
     answer = client.get(f"/api/v1/jobs?{query}")

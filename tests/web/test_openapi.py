@@ -36,12 +36,14 @@ IN_SEQUENCE = [checks.use_after_free, checks.ensure_resource_availability]
 SURELY_SEEN = {
     ("POST", "/api/v1/jobs", 202),
     ("GET", "/api/v1/jobs/{job_id}", 200),
+    ("PATCH", "/api/v1/jobs/{job_id}", 200),
     ("DELETE", "/api/v1/jobs/{job_id}", 204),
     ("GET", "/api/v1/batches/{batch_id}", 200),
+    ("GET", "/api/v1/batches/{batch_id}/export.csv", 200),
 }
 FILES = [photo()] * 4 + [bad_file(kind) for kind in BAD_FILES if kind != "40 MB"]
 EXAMPLES = 15
-SEQUENCES = 15
+SEQUENCES = 60
 
 
 @pytest.fixture

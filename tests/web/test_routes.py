@@ -91,6 +91,9 @@ OWNERS: dict[Route, Callable[[], Sent]] = {
     ("POST", "/api/v1/jobs/<job_id>/retry"): nothing,
     ("GET", "/api/v1/batches/<batch_id>"): nothing,
     ("DELETE", "/api/v1/batches/<batch_id>"): nothing,
+    ("GET", "/api/v1/batches/<batch_id>/export.csv"): nothing,
+    ("GET", "/api/v1/batches/<batch_id>/export.jsonl"): nothing,
+    ("GET", "/api/v1/batches/<batch_id>/export.zip"): nothing,
     ("GET", "/api/v1/webhooks/deliveries/<delivery_id>"): nothing,
     ("POST", "/api/v1/webhooks/deliveries/<delivery_id>/redeliver"): nothing,
 }
@@ -106,6 +109,7 @@ LISTS = [
     "/gallery?show=all",
     "/api/v1/jobs",
     "/api/v1/jobs?batch={batch_id}",
+    "/api/v1/jobs?text=business",
     "/api/v1/webhooks/deliveries",
     "/api/v1/webhooks/deliveries?batch={batch_id}",
 ]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from apiflask import APIFlask
 
-from web.api import batches, jobs, models, webhooks
+from web.api import batches, exports, jobs, models, webhooks
 
 
 def init_app(app: APIFlask) -> None:
-    for part in (jobs, batches, models, webhooks):
+    for part in (jobs, batches, exports, models, webhooks):
         app.register_blueprint(part.bp, url_prefix="/api/v1")

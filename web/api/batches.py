@@ -7,6 +7,7 @@ from apiflask import APIBlueprint, EmptySchema
 from captioning import queries
 from web.api.schemas import BatchBody, BatchForm, batch_body
 from web.current import queue
+from web.etags import conditional
 from web.idempotency import IdempotencyHeader, asked_once
 from web.intake import sent_files, uploads
 
@@ -39,8 +40,9 @@ def create(header: IdempotencyHeader, form: BatchForm) -> tuple[BatchBody, int, 
 
 
 @bp.get("/batches/<batch_id>")
+@conditional
 @bp.output(BatchBody)
-@bp.doc(responses=[404, 503])
+@bp.doc(responses=[304, 404, 503])
 def show(batch_id: str) -> BatchBody:
     """Read a batch and its jobs."""
     return _read(batch_id)

@@ -6,7 +6,7 @@ from apiflask import APIBlueprint, EmptySchema
 from flask import request
 from pydantic import ValidationError
 
-from captioning import editing, jobs, queries
+from captioning import editing, finding, jobs, queries
 from captioning.errors import InvalidOption, JobNotFound, NoImage, TooManyImages
 from captioning.models import Job
 from captioning.queue import Upload
@@ -23,6 +23,7 @@ from web.api.schemas import (
     jobs_body,
 )
 from web.current import queue
+from web.etags import conditional
 from web.idempotency import IdempotencyHeader, asked_once
 from web.intake import fetched, sent_files, uploads
 from web.waiting import wait_for
@@ -82,9 +83,10 @@ def _photograph(form: JobForm) -> Upload:
 
 
 @bp.get("/jobs/<job_id>")
+@conditional
 @bp.input(WaitQuery, location="query", arg_name="query")
 @bp.output(JobBody)
-@bp.doc(responses=[404, 503])
+@bp.doc(responses=[304, 404, 503])
 def show(job_id: str, query: WaitQuery) -> tuple[JobBody, int, dict[str, str]]:
     """Read a job, waiting for its outcome if asked to."""
     wait_for(job_id, query.wait)
@@ -100,12 +102,11 @@ def show(job_id: str, query: WaitQuery) -> tuple[JobBody, int, dict[str, str]]:
 def index(query: JobsQuery) -> JobsBody:
     """List jobs, newest first."""
     with queue().database.read() as session:
-        found = queries.list_jobs(
+        found = finding.list_jobs(
             session,
+            query.wanted(),
             limit=query.limit + 1,
             before=cursors.decode(query.cursor) if query.cursor else None,
-            status=query.status,
-            batch_id=query.batch,
         )
     return jobs_body(list(found), query)
 

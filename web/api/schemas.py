@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 from apiflask.fields import UploadFile
 from flask import url_for
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from captioning.editing import MAX_CHARACTERS
+from captioning.finding import Wanted
 from captioning.models import Batch, Decoding, Job, JobStatus
 from captioning.queries import Progress
 from captioning.queue import MAX_WORDS
@@ -83,13 +84,41 @@ class WaitQuery(BaseModel):
     wait: float = Field(0, ge=0, le=MAX_WAIT_S, description="Seconds to wait for the outcome.")
 
 
+def _between(moment: datetime) -> datetime:
+    """Of years that every database and every clock can hold, in any time zone."""
+    if not 1970 <= moment.year <= 9000:
+        raise ValueError("the year must be from 1970 to 9000")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_between)]
+
+
 class JobsQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     status: JobStatus | None = None
     batch: str | None = None
+    model: str | None = None
+    text: str | None = Field(
+        None,
+        max_length=200,
+        description="Words that all occur in the captions, an edit or the model's.",
+    )
+    created_after: Moment | None = Field(None, description="With its time zone, as in RFC 3339.")
+    created_before: Moment | None = None
     limit: int = Field(20, ge=1, le=100)
     cursor: str | None = None
+
+    def wanted(self) -> Wanted:
+        return Wanted(
+            (self.status,) if self.status else (),
+            self.batch,
+            self.model,
+            self.text or "",
+            self.created_after,
+            self.created_before,
+        )
 
 
 class CaptionBody(BaseModel):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from flask import render_template, request
 from flask.typing import ResponseReturnValue
 
-from captioning import queries
+from captioning import finding
 from captioning.errors import InvalidOption
+from captioning.finding import Wanted
 from captioning.models import JobStatus
 from web import cursors
 from web.current import queue
@@ -15,9 +16,9 @@ from web.pages.blueprint import bp
 PAGE = 24
 
 SHELVES = {
-    "captioned": ("Captioned", JobStatus.SUCCEEDED),
-    "failed": ("Failed", JobStatus.FAILED),
-    "all": ("All", None),
+    "captioned": ("Captioned", {JobStatus.SUCCEEDED}),
+    "failed": ("Failed", {JobStatus.FAILED}),
+    "all": ("All", set(JobStatus)),
 }
 
 
@@ -28,11 +29,11 @@ def gallery() -> ResponseReturnValue:
         raise InvalidOption(f"show must be one of {', '.join(SHELVES)}.")
     cursor = request.args.get("cursor")
     with queue().database.read() as session:
-        jobs = queries.list_jobs(
+        jobs = finding.list_jobs(
             session,
+            Wanted(SHELVES[shelf][1]),
             limit=PAGE + 1,
             before=cursors.decode(cursor) if cursor else None,
-            status=SHELVES[shelf][1],
         )
     return render_template(
         "gallery.html",

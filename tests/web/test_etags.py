@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+from flask.testing import FlaskClient
+
+from captioning.queue import Queue
+from tests.web.outcomes import caption
+from tests.web.sending import photos
+
+
+@pytest.fixture(params=["job", "batch"])
+def thing(request: pytest.FixtureRequest, client: FlaskClient) -> str:
+    """The address of a batch, or of its job."""
+    batch = client.post("/api/v1/batches", data={"images": photos(1)}).json
+    links = batch["links"] if request.param == "batch" else batch["jobs"][0]["links"]
+    return str(links["self"])
+
+
+def test_what_has_not_changed_is_not_sent_again(client: FlaskClient, thing: str) -> None:
+    tag = client.get(thing).headers["ETag"]
+    again = client.get(thing, headers={"If-None-Match": tag})
+    assert (again.status_code, again.data) == (304, b"")
+    assert again.headers["ETag"] == tag
+    assert client.get(thing, headers={"If-None-Match": '"another"'}).status_code == 200
+
+
+def test_what_has_changed_has_another_tag(client: FlaskClient, queue: Queue, thing: str) -> None:
+    tags = [client.get(thing).headers["ETag"]]
+    (job_id,) = caption(queue, "a wall")
+    tags.append(client.get(thing).headers["ETag"])
+    client.patch(f"/api/v1/jobs/{job_id}", json={"caption": "our wall"})
+    answer = client.get(thing, headers={"If-None-Match": ", ".join(tags)})
+    assert answer.status_code == 200
+    assert answer.headers["ETag"] not in tags
+
+
+def test_what_is_not_there_has_no_tag(client: FlaskClient) -> None:
+    answer = client.get(f"/api/v1/jobs/{'0' * 32}", headers={"If-None-Match": "*"})
+    assert answer.status_code == 404
+    assert "ETag" not in answer.headers
