@@ -34,6 +34,9 @@ class Wanted:
     upto: str | None = None
     """An id: none that is newer, so that what arrives meanwhile is not meant."""
 
+    job_ids: Collection[str] | None = None
+    """None but these."""
+
     def conditions(self) -> list[ColumnElement[bool]]:
         found = [_mentions(word) for word in storable(self.words).split()[:MAX_WORDS]]
         if self.statuses:
@@ -48,6 +51,8 @@ class Wanted:
             found += [Job.created_at < self.before, Job.id < _id_at(self.before + CLOCKS_APART)]
         if self.upto is not None:
             found.append(Job.id <= looked_up_id(self.upto))
+        if self.job_ids is not None:
+            found.append(Job.id.in_({looked_up_id(job_id) for job_id in self.job_ids}))
         return found
 
 

@@ -89,6 +89,67 @@ def test_a_failed_job_has_its_reason_and_can_be_tried_again(
     assert "2 of 3 done" in client.get(batch).text
 
 
+def test_what_is_left_is_counted_and_cancelled(
+    client: FlaskClient, queue: Queue, batch: str
+) -> None:
+    caption(queue, "a wall", limit=1)
+    assert "1 of 3 done · 2 left" in client.get(batch).text
+    assert client.post(f"{batch}/cancel").location == batch
+    text = client.get(batch).text
+    assert text.count("Cancelled") == 2
+    assert "Cancel the rest" not in text
+    assert "a wall" in text
+
+
+def test_all_that_failed_is_tried_again(client: FlaskClient, queue: Queue, batch: str) -> None:
+    fail(queue, "No.", limit=2)
+    caption(queue, "a wall")
+    assert "Try the failed again" in client.get(batch).text
+    assert client.post(f"{batch}/retry").location == batch
+    text = client.get(batch).text
+    assert "1 of 3 done" in text
+    assert "a wall" in text
+    assert client.post(f"{batch}/retry").status_code == 303  # by somebody who was late
+
+
+def test_what_can_be_done_with_all_follows_the_outcomes(
+    client: FlaskClient, queue: Queue, batch: str
+) -> None:
+    url = polled(client.get(batch).text)
+    assert url is not None
+    assert 'id="batch-actions"' not in client.get(url).text
+    caption(queue, "a wall")
+    text = client.get(url).text
+    assert 'id="batch-actions" hx-swap-oob="true"' in text
+    links = re.findall(r'href="(/api/v1[^"]+)"', text)
+    assert [link.rpartition(".")[2] for link in links] == ["csv", "jsonl", "zip"]
+    assert [client.get(link).status_code for link in links] == [200] * 3
+
+
+def test_texts_are_there_to_be_copied(client: FlaskClient, queue: Queue, batch: str) -> None:
+    client.patch(f"/api/v1/jobs/{caption(queue, 'a wall')[0]}", json={"caption": 'a "wall" <b>'})
+    card = re.search(
+        r'<li class="card[^>]+data-text="([^"]*)" data-alt="([^"]*)"', client.get(batch).text
+    )
+    assert card is not None
+    text, alt = map(html.unescape, card.groups())
+    assert text == 'a "wall" <b>'
+    assert alt == 'alt="a &quot;wall&quot; &lt;b&gt;"'
+
+
+def test_a_page_that_shows_deleted_cards_is_loaded_again(
+    client: FlaskClient, queue: Queue, batch: str
+) -> None:
+    url = polled(client.get(batch).text)
+    assert url is not None
+    (job_id,) = caption(queue, "a wall", limit=1)
+    client.delete(f"/api/v1/jobs/{job_id}")
+    assert client.get(url).headers["HX-Refresh"] == "true"
+    fresh = polled(client.get(batch).text)
+    assert fresh is not None
+    assert "HX-Refresh" not in client.get(fresh).headers
+
+
 def test_it_says_when_no_worker_runs(client: FlaskClient, queue: Queue, batch: str) -> None:
     assert "No worker is running" in client.get(batch).text
     start_worker(queue)

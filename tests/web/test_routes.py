@@ -45,6 +45,14 @@ def edit() -> Sent:
     return {"json": {"caption": CAPTION}}
 
 
+def edit_on_page() -> Sent:
+    return {"data": {"caption": CAPTION}}
+
+
+def everything() -> Sent:
+    return {"query_string": {"all": "yes", "show": "all"}}
+
+
 EVERYBODY: dict[Route, Callable[[], Sent]] = {
     ("GET", "/static/<path:filename>"): nothing,
     ("GET", "/healthz"): nothing,
@@ -62,6 +70,8 @@ HOLDERS: dict[Route, Callable[[], Sent]] = {
     ("GET", "/samples/<name>.jpg"): nothing,
     ("POST", "/samples/<name>"): nothing,
     ("GET", "/gallery"): nothing,
+    ("GET", "/gallery/delete"): everything,
+    ("POST", "/gallery/delete"): everything,
     ("POST", "/sign-out"): nothing,
     ("GET", "/api/v1/jobs"): nothing,
     ("POST", "/api/v1/jobs"): image("image"),
@@ -82,8 +92,15 @@ OWNERS: dict[Route, Callable[[], Sent]] = {
     ("GET", "/jobs/<job_id>/outcome"): nothing,
     ("POST", "/jobs/<job_id>/cancel"): nothing,
     ("POST", "/jobs/<job_id>/retry"): nothing,
+    ("POST", "/jobs/<job_id>/edit"): edit_on_page,
+    ("GET", "/jobs/<job_id>/delete"): nothing,
+    ("POST", "/jobs/<job_id>/delete"): nothing,
     ("GET", "/batches/<batch_id>"): nothing,
     ("GET", "/batches/<batch_id>/progress"): nothing,
+    ("POST", "/batches/<batch_id>/cancel"): nothing,
+    ("POST", "/batches/<batch_id>/retry"): nothing,
+    ("GET", "/batches/<batch_id>/delete"): nothing,
+    ("POST", "/batches/<batch_id>/delete"): nothing,
     ("GET", "/api/v1/jobs/<job_id>"): nothing,
     ("PATCH", "/api/v1/jobs/<job_id>"): edit,
     ("DELETE", "/api/v1/jobs/<job_id>"): nothing,
@@ -100,6 +117,8 @@ OWNERS: dict[Route, Callable[[], Sent]] = {
 """Are about one thing: for its owner and for admins; for others it is not there."""
 
 LEAVE_NOTHING: set[Route] = {
+    ("POST", "/jobs/<job_id>/delete"),
+    ("POST", "/batches/<batch_id>/delete"),
     ("DELETE", "/api/v1/jobs/<job_id>"),
     ("DELETE", "/api/v1/batches/<batch_id>"),
 }
@@ -107,6 +126,9 @@ LEAVE_NOTHING: set[Route] = {
 
 LISTS = [
     "/gallery?show=all",
+    "/gallery?show=all&q=business",
+    "/gallery/delete?all=yes&show=all",
+    "/gallery/delete?job={job_id}",
     "/api/v1/jobs",
     "/api/v1/jobs?batch={batch_id}",
     "/api/v1/jobs?text=business",
@@ -301,6 +323,15 @@ def test_every_holder_of_a_key_gets_in_and_sees_nothing_of_others(
         assert answer.status_code == 400 if bare_form else answer.status_code in (200, 202, 303)
         assert "/sign-in" not in (answer.location or "") or route == ("POST", "/sign-out")
         assert tells_nothing(answer)
+
+
+def test_nobody_deletes_what_is_somebody_elses(world: World) -> None:
+    bert = world.program(world.keys["bert"])
+    for sent in ({"job": world.named["job_id"]}, {"all": "yes", "show": "all"}):
+        assert bert.post("/gallery/delete", data=sent).status_code == 303
+    after = world.rows()
+    for table in ("job", "batch", "image"):
+        assert world.named[f"{table}_id"] in str(after[table])
 
 
 @pytest.mark.parametrize("path", LISTS)

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from apiflask import APIFlask
 
-from web.pages import api_docs, batches, gallery, jobs, looks, sign_in, upload
+from web.pages import api_docs, batches, deleting, gallery, jobs, looks, sign_in, upload
 from web.pages.blueprint import bp
 
-__all__ = ["api_docs", "batches", "gallery", "init_app", "jobs", "sign_in", "upload"]
+__all__ = ["api_docs", "batches", "deleting", "gallery", "init_app", "jobs", "sign_in", "upload"]
 
 
 def init_app(app: APIFlask) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 
-from flask import render_template, request
+from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
+from sqlalchemy.orm import Session
 
-from captioning import queries
-from captioning.models import Batch, Job
+from captioning import jobs, queries
+from captioning.errors import JobNotFound, WrongState
+from captioning.models import Batch, Job, JobStatus
 from captioning.queries import Progress
 from web.current import queue
 from web.pages.blueprint import bp
@@ -42,15 +47,48 @@ def batch_progress(batch_id: str) -> ResponseReturnValue:
     along out of band, and the rest of the page is left alone.
     """
     view = _look(batch_id)
-    shown = request.args.get("shown", "").ljust(len(view.jobs))
-    changed = [job for job, before in zip(view.jobs, shown, strict=False) if mark(job) != before]
+    shown = request.args.get("shown", "")
+    if len(shown) != len(view.jobs):  # some have been deleted: marks are told apart by place
+        return "", HTTPStatus.OK, {"HX-Refresh": "true"}
+    changed = [job for job, before in zip(view.jobs, shown, strict=True) if mark(job) != before]
     return render_template("fragments/batch_progress.html", view=view, changed=changed)
+
+
+@bp.post("/batches/<batch_id>/cancel")
+def cancel_batch(batch_id: str) -> ResponseReturnValue:
+    """Cancel what has not ended."""
+    for job in _look(batch_id).jobs:
+        if not job.finished_at:
+            _change(jobs.cancel, job.id)
+    return _back(batch_id)
+
+
+@bp.post("/batches/<batch_id>/retry")
+def retry_batch(batch_id: str) -> ResponseReturnValue:
+    """Try again what has failed."""
+    failed = [job for job in _look(batch_id).jobs if job.status == JobStatus.FAILED]
+    for job in failed:
+        _change(jobs.retry, job.id)
+    for model in {job.model for job in failed}:
+        queue().doorbell.ring(model)
+    return _back(batch_id)
+
+
+def _change(verb: Callable[[Session, str], None], job_id: str) -> None:
+    """Each in a transaction of its own, which waits for no other job. Somebody else may have
+    been first."""
+    with queue().database.write() as session, suppress(JobNotFound, WrongState):
+        verb(session, job_id)
+
+
+def _back(batch_id: str) -> ResponseReturnValue:
+    return redirect(url_for("pages.batch", batch_id=batch_id), HTTPStatus.SEE_OTHER)
 
 
 def _look(batch_id: str) -> BatchView:
     with queue().database.read() as session:
         batch = queries.get_batch(session, batch_id)
-        jobs = tuple(queries.batch_jobs(session, batch_id))
+        found = tuple(queries.batch_jobs(session, batch_id))
         progress = queries.batch_progress(session, batch_id)
         served = queries.served_models(session)
-    return BatchView(batch, jobs, progress, {job.model for job in jobs} <= served)
+    return BatchView(batch, found, progress, {job.model for job in found} <= served)

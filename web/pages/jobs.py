@@ -8,7 +8,7 @@ from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug import Response
 
-from captioning import jobs, queries
+from captioning import editing, jobs, queries
 from captioning.models import Job
 from web.current import queue
 from web.pages.blueprint import bp
@@ -45,6 +45,26 @@ def retry(job_id: str) -> ResponseReturnValue:
     job, _ = _look(job_id)
     queue().doorbell.ring(job.model)
     return _back(job_id)
+
+
+@bp.post("/jobs/<job_id>/edit")
+def edit(job_id: str) -> ResponseReturnValue:
+    """Keep what a form says of a caption. An empty text, and the model's own, is the model's.
+
+    htmx gets the part of the page that the form is on.
+    """
+    text = request.form.get("caption", "").strip()
+    with queue().database.write() as session:
+        job = queries.get_job(session, job_id)
+        by_model = job.captions[0].text if job.captions else ""
+        editing.edit(session, job_id, None if text in ("", by_model) else text)
+        editing.mark_decorative(session, job_id, "decorative" in request.form)
+    if "HX-Request" not in request.headers:
+        return _back(job_id)
+    job, served = _look(job_id)
+    if request.form.get("from") == "batch":
+        return render_template("fragments/edited_card.html", job=job)
+    return render_template("fragments/job_outcome.html", job=job, served=served)
 
 
 def _look(job_id: str) -> tuple[Job, bool]:

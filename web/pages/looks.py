@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from datetime import datetime
 
@@ -25,6 +26,8 @@ def init_app(app: APIFlask) -> None:
     app.add_template_filter(mark)
     app.add_template_filter(in_words)
     app.add_template_filter(seconds_taken)
+    app.add_template_filter(as_alt)
+    app.add_template_filter(as_img)
 
 
 def moment(when: datetime) -> str:
@@ -49,6 +52,15 @@ def mark(job: Job) -> str:
 
 def in_words(job: Job) -> str:
     return "Trying again shortly" if mark(job) == "w" else WORDS[JobStatus(job.status)]
+
+
+def as_alt(job: Job) -> str:
+    """The attribute, as it is pasted into HTML."""
+    return f'alt="{html.escape(job.alt or "")}"'
+
+
+def as_img(job: Job) -> str:
+    return f'<img src="{html.escape(job.image.filename)}" {as_alt(job)}>'
 
 
 def seconds_taken(job: Job) -> str:
