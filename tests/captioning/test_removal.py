@@ -196,3 +196,36 @@ def test_a_row_that_is_being_changed_is_passed_over_and_then_waited_for(queue: Q
         queue.discard(removed.images)
     queue.delete(submission.job_ids)
     assert rows(queue.database, Job, Image, Batch) == [0, 0, 0]
+
+
+def test_deletion_amid_workers_that_save_breaks_and_leaves_nothing(
+    queue: Queue, storage_folder: Path
+) -> None:
+    kept, *doomed = (queue.submit_many(PHOTOS, queue.options(None, "beam", 1)) for _ in range(6))
+    start = Barrier(5)
+
+    def work(_: object) -> None:
+        start.wait()
+        while True:
+            with queue.database.write() as session:
+                held = jobs.claim(session, MODEL, limit=4, lease_s=60)
+            if held is None:
+                return
+            save(queue, held)
+
+    def delete(batches: list[str]) -> None:
+        start.wait()
+        for batch_id in batches:
+            queue.delete_batch(batch_id)
+
+    ids = [each.batch_id for each in doomed]
+    with ThreadPoolExecutor(5) as pool:
+        done = [*map(lambda n: pool.submit(work, n), range(3))]
+        done += [pool.submit(delete, part) for part in (ids[::2], ids[1::2])]
+        for each in done:
+            each.result(timeout=60)
+    with queue.database.read() as session:
+        progress = queries.batch_progress(session, kept.batch_id)
+    assert progress.by_status == {JobStatus.SUCCEEDED: 3}
+    assert rows(queue.database, Batch, Job, Caption, Image) == [1, 3, 3, 3]
+    assert files(storage_folder) == 6

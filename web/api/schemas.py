@@ -148,10 +148,10 @@ class JobBody(BaseModel):
     num_captions: int
     max_words: int | None
     caption: str | None = Field(description="Your edit, or else the best candidate's text.")
+    captions: list[CaptionBody] = Field(description="What the model said, best first.")
     edited: bool = Field(description="Whether `caption` is an edit.")
     decorative: bool
     alt: str | None = Field(description="`caption`, or empty where the photograph is decorative.")
-    captions: list[CaptionBody] = Field(description="What the model said, best first.")
     error: ErrorBody | None
     image: ImageBody
     batch_id: str | None
