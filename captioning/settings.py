@@ -27,6 +27,7 @@ from captioning.errors import SettingsError
 PREFIX = "CAPTIONING_"
 SECRETS_DIR = Path("/run/secrets")
 MODEL_NAME = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?"
+RATE = r"off|[1-9][0-9]{0,8}/(second|minute|hour|day)"
 UNIX_SOCKET_MAX_BYTES = 100  # sun_path holds 104 bytes on macOS, 108 on Linux
 
 
@@ -53,6 +54,18 @@ class Settings(BaseSettings):
     access: Literal["open", "keys"] = Field(
         default="open",
         description="Who is let in: `open`, on loopback only, or `keys`: who has an access key.",
+    )
+    rate_limit: str = Field(
+        default_factory=lambda data: "off" if data["access"] == "open" else "1200/minute",
+        description="Requests of a key, or of an address where there is none: `600/minute`, `off`.",
+    )
+    sign_in_limit: str = Field(
+        default="10/minute", description="Attempts of an address to sign in: `10/minute`, `off`."
+    )
+    images_per_day: int | None = Field(
+        default=None,
+        ge=0,
+        description="Images that a key may hand in by day (UTC), if it has no limit of its own.",
     )
 
     database_url: str = Field(
@@ -154,6 +167,13 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         return tuple(ip_network(entry.strip()) for entry in value.split(",") if entry.strip())
+
+    @field_validator("rate_limit", "sign_in_limit")
+    @classmethod
+    def _is_rate(cls, value: str) -> str:
+        if not re.fullmatch(RATE, value):
+            raise ValueError("use a number by second, minute, hour or day, as 600/minute, or off")
+        return value
 
     @field_validator("models", mode="before")
     @classmethod
