@@ -20,6 +20,7 @@ from web import (
     metrics,
     pages,
     problems,
+    proxies,
     rates,
     request_ids,
     security,
@@ -30,6 +31,7 @@ from web.api.schemas import ProblemBody
 FORM_FIELDS_MAX_BYTES = 100_000
 # In the order in which they look at a request.
 PARTS = (
+    proxies,
     metrics,
     request_ids,
     problems,
