@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from flask import render_template, request
 from flask.typing import ResponseReturnValue
 
-from captioning import queries
-from captioning.models import Batch, Job
+from captioning import forecast, queries
+from captioning.forecast import Forecast
+from captioning.models import Batch, Job, JobStatus
 from captioning.queries import Progress
-from web.current import queue
+from web.current import queue, whole_queue
 from web.pages.blueprint import bp
 from web.pages.looks import mark
 
@@ -23,6 +24,7 @@ class BatchView:
     jobs: tuple[Job, ...]
     progress: Progress
     served: bool  # does a live worker have the model?
+    forecast: Forecast | None  # of its last waiting job
 
     @property
     def marks(self) -> str:
@@ -53,4 +55,7 @@ def _look(batch_id: str) -> BatchView:
         jobs = tuple(queries.batch_jobs(session, batch_id))
         progress = queries.batch_progress(session, batch_id)
         served = queries.served_models(session)
-    return BatchView(batch, jobs, progress, {job.model for job in jobs} <= served)
+    last = next((job for job in reversed(jobs) if job.status == JobStatus.QUEUED), None)
+    with whole_queue().database.read() as session:
+        expected = forecast.of_job(session, last) if last else None
+    return BatchView(batch, jobs, progress, {job.model for job in jobs} <= served, expected)
