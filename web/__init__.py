@@ -12,6 +12,7 @@ from captioning.settings import Settings, load_settings
 from web import (
     access,
     api,
+    assets,
     document,
     health,
     ibm_max,
@@ -38,6 +39,7 @@ PARTS = (
     security,
     rates,
     access,
+    assets,
     health,
     media,
     intake,
