@@ -5,12 +5,13 @@ queues them: what is refused or lost counts for nothing, and what is deleted lat
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from captioning.database import db_now
 from captioning.errors import QuotaExceeded
 from captioning.models import Usage
 
@@ -22,8 +23,9 @@ def require_left(session: Session, owner: str, per_day: int) -> None:
 
     Raises: QuotaExceeded, where nothing is left for today.
     """
-    if _left(session, owner, per_day) <= 0:
-        raise _exceeded(f"This key may hand in {per_day} images a day, and has.")
+    now = _now(session)
+    if _left(session, owner, per_day, now.date()) <= 0:
+        raise _exceeded(f"This key may hand in {per_day} images a day, and has.", now)
 
 
 def take(session: Session, owner: str, images: int, per_day: int) -> None:
@@ -31,34 +33,39 @@ def take(session: Session, owner: str, images: int, per_day: int) -> None:
 
     Raises: QuotaExceeded.
     """
+    now = _now(session)
+    today = now.date()
     with suppress(IntegrityError), session.begin_nested():  # today's row may be there
-        session.add(Usage(owner=owner, day=_today(), images=0))
-    todays = (Usage.owner == owner, Usage.day == _today())
+        session.add(Usage(owner=owner, day=today, images=0))
+    todays = (Usage.owner == owner, Usage.day == today)
     enough = update(Usage).where(*todays, Usage.images + images <= per_day)
     taken = enough.values(images=Usage.images + images).returning(Usage.owner)
     # Of two uploads at once the second waits here for the first, and sees what that has left.
     if session.scalar(taken.execution_options(synchronize_session=False)) is None:
-        left = max(_left(session, owner, per_day), 0)
+        left = max(_left(session, owner, per_day, today), 0)
         raise _exceeded(
-            f"This key may hand in {per_day} images a day; {left} are left, and these are {images}."
+            f"This key may hand in {per_day} images a day; {left} are left, these are {images}.",
+            now,
         )
 
 
 def forget_old(session: Session) -> None:
     """The sweeper's part: days that nobody asks for any more."""
-    session.execute(delete(Usage).where(Usage.day < _today() - timedelta(days=KEPT_DAYS)))
+    session.execute(
+        delete(Usage).where(Usage.day < _now(session).date() - timedelta(days=KEPT_DAYS))
+    )
 
 
-def _left(session: Session, owner: str, per_day: int) -> int:
-    counted = select(Usage.images).where(Usage.owner == owner, Usage.day == _today())
+def _left(session: Session, owner: str, per_day: int, today: date) -> int:
+    counted = select(Usage.images).where(Usage.owner == owner, Usage.day == today)
     return per_day - (session.scalar(counted) or 0)
 
 
-def _today() -> date:
-    return datetime.now(UTC).date()
+def _now(session: Session) -> datetime:
+    """By the database's clock, in UTC: those of the web servers may disagree."""
+    return session.scalars(select(db_now())).one()
 
 
-def _exceeded(message: str) -> QuotaExceeded:
-    now = datetime.now(UTC)
+def _exceeded(message: str, now: datetime) -> QuotaExceeded:
     midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
     return QuotaExceeded(message, retry_after_s=int((midnight - now).total_seconds()) + 1)

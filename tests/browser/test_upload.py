@@ -165,19 +165,38 @@ def test_an_address_alone_is_enough(page: Page, site: str) -> None:
     expect(page.get_by_role("alert")).to_contain_text("is not a public address")
 
 
-def test_of_a_folder_the_images_are_taken(
-    page: Page, site: str, photographs: list[Path], tmp_path: Path
-) -> None:
+def holiday(tmp_path: Path, photographs: list[Path]) -> Path:
+    """A folder with three photographs, and with what else lies in folders."""
     folder = tmp_path / "holiday"
     (folder / "beach").mkdir(parents=True)
     for path, where in zip(photographs, (folder, folder, folder / "beach"), strict=True):
         (where / path.name).write_bytes(path.read_bytes())
     (folder / "notes.txt").write_text("We were there.")
     (folder / ".hidden.jpg").write_bytes(photographs[0].read_bytes())
+    return folder
+
+
+def test_a_folder_can_be_dropped(
+    page: Page, site: str, photographs: list[Path], tmp_path: Path
+) -> None:
+    page.goto(site)
+    devtools = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(holiday(tmp_path, photographs))], "dragOperationsMask": 1}
+    for event in ("dragEnter", "dragOver", "drop"):
+        where = {"type": event, "x": 200, "y": 300, "data": data}
+        devtools.send("Input.dispatchDragEvent", where)
+    expect(page.locator("#files li")).to_have_count(3)
+    expect(page.locator("#say")).to_contain_text("3 to send")
+    expect(page.locator("#say")).to_contain_text("2 other files left alone")
+
+
+def test_of_a_folder_the_images_are_taken(
+    page: Page, site: str, photographs: list[Path], tmp_path: Path
+) -> None:
     page.goto(site)
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Choose a folder").click()
-    chooser.value.set_files(folder)
+    chooser.value.set_files(holiday(tmp_path, photographs))
     expect(page.locator("#files li")).to_have_count(3)
     expect(page.locator("#say")).to_contain_text("left alone")
     page.get_by_role("button", name="Caption 3").click()

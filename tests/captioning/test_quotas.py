@@ -45,7 +45,7 @@ def test_a_key_may_hand_in_so_many_and_no_more(queue: Queue) -> None:
 def test_an_upload_is_taken_whole_or_not_at_all(queue: Queue) -> None:
     annas = limited(queue, 3)
     annas.submit(photo())
-    with pytest.raises(QuotaExceeded, match="2 are left, and these are 3"):
+    with pytest.raises(QuotaExceeded, match="2 are left, these are 3"):
         annas.submit_many(upload(3), annas.options(None, "beam", 1))
     with queue.database.read() as session:
         assert len(session.scalars(select(Job.id)).all()) == 1
