@@ -8,25 +8,35 @@ knows of HTTP.
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from socket import SOCK_STREAM, getaddrinfo
+from typing import Any
 
-from sqlalchemy import ColumnElement, delete, false, or_, select, update
+from sqlalchemy import ColumnElement, Update, delete, false, or_, select, update
 from sqlalchemy.orm import Session, with_loader_criteria
 from sqlalchemy.orm.util import LoaderCriteriaOption
 
 from captioning.database import Database, db_now
 from captioning.errors import InvalidOption, KeyNotFound, KeyRefused, SettingsError
 from captioning.models import AccessKey, Base, Role, SignIn, looked_up_id, new_id
-from captioning.settings import Settings
+from captioning.settings import RATE, Settings
 
 PREFIX = "cap_"
 """Tells people, and programs that look for secrets where none belong, what it is."""
 SIGNED_IN_S = 30 * 24 * 3600
 MAX_NAME = 100
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a key may do at most; None is what the settings say."""
+
+    rate: str | None = None
+    images_per_day: int | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,7 @@ class Caller:
     owner: str | None
     name: str = ""
     sees_all: bool = False
+    limits: Limits = field(default_factory=Limits)
 
     def seen(self, database: Database) -> Database:
         """The database as far as this caller sees it."""
@@ -59,7 +70,7 @@ def _own_rows(owner: str | None) -> Sequence[LoaderCriteriaOption]:
     ]
 
 
-def create_key(session: Session, name: str, role: Role) -> str:
+def create_key(session: Session, name: str, role: Role, limits: Limits | None = None) -> str:
     """Make a key and return its secret, which is told never again.
 
     Raises: InvalidOption.
@@ -68,8 +79,11 @@ def create_key(session: Session, name: str, role: Role) -> str:
         raise InvalidOption(f"A key's name has 1 to {MAX_NAME} printable characters.")
     if session.scalar(select(AccessKey.id).where(AccessKey.name == name, _in_force())):
         raise InvalidOption(f"There is a key {name!r} already.")
+    limits = limits or Limits()
+    _check(limits)
     secret = PREFIX + secrets.token_urlsafe(32)
-    session.add(AccessKey(id=new_id(), name=name, role=role, digest=_digest(secret)))
+    key = AccessKey(id=new_id(), name=name, role=role, digest=_digest(secret), **vars(limits))
+    session.add(key)
     session.flush()
     return secret
 
@@ -79,16 +93,25 @@ def list_keys(session: Session) -> Sequence[AccessKey]:
     return session.scalars(select(AccessKey).order_by(AccessKey.id)).all()
 
 
+def limit_key(session: Session, name_or_id: str, changes: Mapping[str, Any]) -> AccessKey:
+    """Change those of a key's Limits that are named, from the next request on.
+
+    Raises: KeyNotFound, InvalidOption.
+    """
+    if not changes:
+        raise InvalidOption("Say what the limits are to be.")
+    _check(Limits(**changes))
+    limiting = update(AccessKey).where(_named(name_or_id), _in_force()).values(**changes)
+    return _changed(session, limiting, name_or_id)
+
+
 def revoke_key(session: Session, name_or_id: str) -> AccessKey:
     """End a key, and every session that was opened with it. What it owns stays.
 
     Raises: KeyNotFound.
     """
-    named = or_(AccessKey.name == name_or_id, AccessKey.id == looked_up_id(name_or_id))
-    revoking = update(AccessKey).where(named, _in_force()).values(revoked_at=db_now())
-    key = session.scalars(revoking.returning(AccessKey)).one_or_none()
-    if key is None:
-        raise KeyNotFound(f"There is no key {name_or_id!r} in force.")
+    revoking = update(AccessKey).where(_named(name_or_id), _in_force()).values(revoked_at=db_now())
+    key = _changed(session, revoking, name_or_id)
     session.execute(delete(SignIn).where(SignIn.key_id == key.id))
     return key
 
@@ -145,6 +168,26 @@ def _is_loopback(host: str) -> bool:
     return all(ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
 
 
+def _named(name_or_id: str) -> ColumnElement[bool]:
+    return or_(AccessKey.name == name_or_id, AccessKey.id == looked_up_id(name_or_id))
+
+
+def _changed(session: Session, changing: Update, name_or_id: str) -> AccessKey:
+    key = session.scalars(changing.returning(AccessKey)).one_or_none()
+    if key is None:
+        raise KeyNotFound(f"There is no key {name_or_id!r} in force.")
+    return key
+
+
+def _check(limits: Limits) -> None:
+    """Raises: InvalidOption."""
+    if limits.rate is not None and not re.fullmatch(RATE, limits.rate):
+        raise InvalidOption("A rate is a number by second, minute, hour or day, as 600/minute.")
+    images = limits.images_per_day
+    if images is not None and not (isinstance(images, int) and 0 <= images < 2**31):
+        raise InvalidOption("Images per day are a number from 0.")
+
+
 def _in_force() -> ColumnElement[bool]:
     return AccessKey.revoked_at.is_(None)
 
@@ -152,7 +195,8 @@ def _in_force() -> ColumnElement[bool]:
 def _caller(key: AccessKey | None) -> Caller:
     if key is None:
         raise KeyRefused("It is unknown, or has been revoked.")
-    return Caller(key.id, key.name, sees_all=key.role == Role.ADMIN)
+    limits = Limits(key.rate, key.images_per_day)
+    return Caller(key.id, key.name, sees_all=key.role == Role.ADMIN, limits=limits)
 
 
 def _digest(secret: str) -> str:

@@ -141,11 +141,35 @@ def keys() -> None:
     """Access keys, for CAPTIONING_ACCESS=keys."""
 
 
+def _limits(rate: str | None, images_per_day: str | None) -> dict[str, Any]:
+    """Those that were named. None is what the settings say."""
+    given = {"rate": rate, "images_per_day": images_per_day}
+    named: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if (number := named.get("images_per_day")) and number.isdecimal():
+        named["images_per_day"] = int(number)
+    return {name: None if value == "default" else value for name, value in named.items()}
+
+
+RATE_OPTION = click.option(
+    "--rate",
+    metavar="NUMBER/UNIT",
+    help="Most requests by second, minute, hour or day, as 600/minute; or off.  "
+    "[default: CAPTIONING_RATE_LIMIT]",
+)
+QUOTA_OPTION = click.option(
+    "--images-per-day",
+    metavar="NUMBER",
+    help="Most images by day (UTC).  [default: CAPTIONING_IMAGES_PER_DAY]",
+)
+
+
 @keys.command("create")
 @click.argument("name")
 @click.option("--role", type=click.Choice(["user", "admin"]), default="user", show_default=True)
+@RATE_OPTION
+@QUOTA_OPTION
 @_one_line_errors
-def create_key(name: str, role: str) -> None:
+def create_key(name: str, role: str, rate: str | None, images_per_day: str | None) -> None:
     """Make a key for NAME, and print it: this once and never again.
 
     A user sees what was handed in under the key, an admin sees everything.
@@ -153,8 +177,9 @@ def create_key(name: str, role: str) -> None:
     from captioning import access
     from captioning.models import Role
 
+    limits = access.Limits(**_limits(rate, images_per_day))
     with _connected() as queue, queue.database.write() as session:
-        secret = access.create_key(session, name, Role(role))
+        secret = access.create_key(session, name, Role(role), limits)
     click.echo("It is not shown again: keep it where you keep passwords.", err=True)
     click.echo(secret)
 
@@ -168,6 +193,23 @@ def list_keys() -> None:
     with _connected() as queue, queue.database.read() as session:
         for line in shell.keys(session):
             click.echo(line)
+
+
+@keys.command("limit")
+@click.argument("name")
+@RATE_OPTION
+@QUOTA_OPTION
+@_one_line_errors
+def limit_key(name: str, rate: str | None, images_per_day: str | None) -> None:
+    """Change what the key NAME (or its id) may do at most, at once.
+
+    What is not named stays; "default" is what the settings say.
+    """
+    from captioning import access
+
+    with _connected() as queue, queue.database.write() as session:
+        key = access.limit_key(session, name, _limits(rate, images_per_day))
+    click.echo(f"{key.name} is limited.")
 
 
 @keys.command("revoke")

@@ -22,6 +22,9 @@
     ├── AccessDenied               who asks has shown no key that is in force
     │   ├── KeyRequired
     │   └── KeyRefused
+    ├── LimitReached               so much is not allowed in so short a time
+    │   ├── RateLimited
+    │   └── QuotaExceeded
     ├── WrongState                 the job is not in a state that allows this
     └── Unavailable                a part is away, or has no room for more
         ├── DatabaseUnavailable
@@ -200,6 +203,28 @@ class KeyRefused(AccessDenied):
     """The access key is not accepted."""
 
     code = "key_refused"
+
+
+class LimitReached(CaptioningError):
+    """A limit has been reached."""
+
+    code = "limit_reached"
+
+    def __init__(self, message: str | None = None, retry_after_s: int = 60) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class RateLimited(LimitReached):
+    """Too many requests in too short a time."""
+
+    code = "rate_limited"
+
+
+class QuotaExceeded(LimitReached):
+    """The images of this day are used up."""
+
+    code = "quota_exceeded"
 
 
 class WrongState(CaptioningError):

@@ -7,7 +7,7 @@ cursor, and their 74 random bits make them unguessable names.
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import date, datetime
 from enum import IntEnum, StrEnum
 from typing import Any
 
@@ -368,6 +368,12 @@ class AccessKey(Base):
     name: Mapped[str] = mapped_column(String(100), doc="for people; of those in force, unique")
     role: Mapped[str] = mapped_column(String(20))
     digest: Mapped[str] = mapped_column(String(64), unique=True, doc="of the secret")
+    rate: Mapped[str | None] = mapped_column(
+        String(50), doc="requests, as in CAPTIONING_RATE_LIMIT; None: as that says"
+    )
+    images_per_day: Mapped[int | None] = mapped_column(
+        doc="None: as CAPTIONING_IMAGES_PER_DAY says"
+    )
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
@@ -390,3 +396,13 @@ class SignIn(Base):
     digest: Mapped[str] = mapped_column(String(64), primary_key=True, doc="of the cookie's token")
     key_id: Mapped[str] = mapped_column(ForeignKey("access_key.id"), index=True)
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+class Usage(Base):
+    """What a key has handed in on one day (UTC). Deleting a job takes nothing off it."""
+
+    __tablename__ = "usage"
+
+    owner: Mapped[str] = mapped_column(String(64), primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    images: Mapped[int]

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image as PILImage
 
-from captioning import idempotency, jobs, queries, removal, webhooks
+from captioning import idempotency, jobs, queries, quotas, removal, webhooks
 from captioning.access import EVERYBODY, Caller
 from captioning.broker import Doorbell, make_celery
 from captioning.database import Database
@@ -127,7 +127,7 @@ class Queue:
         job goes before every `bulk` one; within a priority, owners take turns. A message is
         sent to `webhook_url` when it has ended. What was submitted `once` is not submitted again.
 
-        Raises: ImageRejected, InvalidRequest, Unavailable.
+        Raises: ImageRejected, InvalidRequest, LimitReached, Unavailable.
         """
         options = self.options(
             model,
@@ -156,7 +156,7 @@ class Queue:
         Uploads are taken one by one, so that only one of them need be in memory.
 
         Raises: NoImage when there is no file at all, TooManyImages, IdempotencyKeyReused,
-        Unavailable, and AllRejected when no file was good: then nothing is stored.
+        QuotaExceeded, Unavailable, and AllRejected when no file was good: then nothing is stored.
         """
         once = once and once.of(options.owner)
         batch_id = self._made(once, lambda: self._make_batch(uploads, options, once))
@@ -255,15 +255,24 @@ class Queue:
         """Refuse an upload before it costs anything. One that may begin is taken whole: the
         limits leave room for as many as arrive at once.
 
-        Raises: QueueFull, StorageFull, Unavailable.
+        Raises: QueueFull, StorageFull, QuotaExceeded, Unavailable.
         """
         limit = self.settings.max_queued_jobs
         with self._whole.read() as session:
+            if self._images_per_day is not None:
+                quotas.require_left(session, self.caller.owner or "", self._images_per_day)
             if queries.count_queued(session, at_most=limit) == limit:
                 raise QueueFull(f"{limit} photographs are waiting already.")
         free = self.storage.free_bytes()
         if free is not None and free < self.settings.min_free_bytes:
             raise StorageFull(f"The disk of the image store has {free} bytes left.")
+
+    @property
+    def _images_per_day(self) -> int | None:
+        """The caller's quota: who comes without a key has none."""
+        own = self.caller.limits.images_per_day
+        quota = self.settings.images_per_day if own is None else own
+        return quota if self.caller.owner else None
 
     def _normalise(self, upload: Upload) -> NormalisedImage:
         return normalise(
@@ -317,6 +326,9 @@ class Queue:
                     batch=batch,
                     max_attempts=self.settings.max_attempts,
                 )
+                if self._images_per_day is not None:
+                    owner = self.caller.owner or ""
+                    quotas.take(session, owner, len(images), self._images_per_day)
                 if once:
                     idempotency.remember(session, once, batch.id if batch else queued[0].id)
         except CaptioningError:

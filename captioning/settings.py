@@ -27,6 +27,8 @@ from captioning.errors import SettingsError
 PREFIX = "CAPTIONING_"
 SECRETS_DIR = Path("/run/secrets")
 MODEL_NAME = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?"
+HOST = r"\*|\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*"
+RATE = r"off|[1-9][0-9]{0,8}/(second|minute|hour|day)"
 UNIX_SOCKET_MAX_BYTES = 100  # sun_path holds 104 bytes on macOS, 108 on Linux
 
 
@@ -53,6 +55,30 @@ class Settings(BaseSettings):
     access: Literal["open", "keys"] = Field(
         default="open",
         description="Who is let in: `open`, on loopback only, or `keys`: who has an access key.",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default_factory=lambda data: (
+            ("localhost", data["host"]) if data["access"] == "open" else ("*",)
+        ),
+        description="Names under which the service may be asked for, beside addresses: "
+        "`captions.example,.lan`.",
+    )
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        default=(),
+        description="Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed: "
+        "`127.0.0.1,10.0.0.0/8`.",
+    )
+    rate_limit: str = Field(
+        default_factory=lambda data: "off" if data["access"] == "open" else "1200/minute",
+        description="Requests of a key, or of an address where there is none: `600/minute`, `off`.",
+    )
+    sign_in_limit: str = Field(
+        default="10/minute", description="Attempts of an address to sign in: `10/minute`, `off`."
+    )
+    images_per_day: int | None = Field(
+        default=None,
+        ge=0,
+        description="Images that a key may hand in by day (UTC), if it has no limit of its own.",
     )
 
     database_url: str = Field(
@@ -148,12 +174,30 @@ class Settings(BaseSettings):
         except (OSError, RuntimeError) as error:
             raise ValueError(str(error)) from error
 
-    @field_validator("webhook_networks", mode="before")
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _parse_hosts(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        names = tuple(name.strip().lower() for name in value.split(",") if name.strip())
+        for name in names:
+            if not re.fullmatch(HOST, name):
+                raise ValueError(f"{name!r} is no name of a host; leave out scheme and port")
+        return names
+
+    @field_validator("webhook_networks", "trusted_proxies", mode="before")
     @classmethod
     def _parse_networks(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
         return tuple(ip_network(entry.strip()) for entry in value.split(",") if entry.strip())
+
+    @field_validator("rate_limit", "sign_in_limit")
+    @classmethod
+    def _is_rate(cls, value: str) -> str:
+        if not re.fullmatch(RATE, value):
+            raise ValueError("use a number by second, minute, hour or day, as 600/minute, or off")
+        return value
 
     @field_validator("models", mode="before")
     @classmethod

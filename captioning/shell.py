@@ -33,5 +33,9 @@ def job_status(session: Session, job_id: str) -> Iterator[str]:
 def keys(session: Session) -> Iterator[str]:
     """A line for each access key."""
     for key in access.list_keys(session):
-        ending = f"  revoked {key.revoked_at:%Y-%m-%d}" if key.revoked_at else ""
-        yield f"{key.id}  {key.role:<5}  {key.created_at:%Y-%m-%d}  {key.name}{ending}"
+        notes = [key.rate] if key.rate else []
+        if key.images_per_day is not None:
+            notes.append(f"{key.images_per_day} images a day")
+        if key.revoked_at:
+            notes.append(f"revoked {key.revoked_at:%Y-%m-%d}")
+        yield "  ".join([key.id, f"{key.role:<5}", f"{key.created_at:%Y-%m-%d}", key.name, *notes])

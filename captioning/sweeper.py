@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from captioning import access, idempotency, jobs, queries, webhooks, workers
+from captioning import access, idempotency, jobs, queries, quotas, webhooks, workers
 from captioning.database import db_now
 from captioning.models import Turn
 from captioning.queue import Queue
@@ -47,6 +47,7 @@ def sweep(queue: Queue) -> SweepReport | None:
         idempotency.forget_old(session)
         webhooks.tidy(session)
         access.forget_old(session)
+        quotas.forget_old(session)
     _ring(queue, report)
     report.images_removed = _remove_abandoned(queue)
     if report.queued_again or report.crashed or report.images_removed:

@@ -12,6 +12,7 @@ from captioning.settings import Settings, load_settings
 from web import (
     access,
     api,
+    assets,
     document,
     health,
     ibm_max,
@@ -20,6 +21,8 @@ from web import (
     metrics,
     pages,
     problems,
+    proxies,
+    rates,
     request_ids,
     security,
     waiting,
@@ -29,11 +32,14 @@ from web.api.schemas import ProblemBody
 FORM_FIELDS_MAX_BYTES = 100_000
 # In the order in which they look at a request.
 PARTS = (
+    proxies,
     metrics,
     request_ids,
     problems,
     security,
+    rates,
     access,
+    assets,
     health,
     media,
     intake,

@@ -46,6 +46,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn publishes no ty
             "workers": 1,
             "worker_class": "gthread",
             "threads": self._settings.web_threads,
+            "forwarded_allow_ips": "",  # web/proxies.py says which are believed
             "graceful_timeout": GRACEFUL_TIMEOUT_S,
             "worker_tmp_dir": str(memory) if os.access(memory, os.W_OK) else None,
             "control_socket_disable": True,  # it would write to the home folder

@@ -14,6 +14,7 @@ from flask.typing import ResponseReturnValue
 from captioning import access
 from captioning.access import EVERYBODY, STRANGER, Caller
 from captioning.errors import AccessDenied, KeyRefused, KeyRequired
+from web import rates
 from web.current import caller, whole_queue
 from web.problems import FOR_PROGRAMS
 
@@ -43,13 +44,15 @@ def cookie_name() -> str:
 
 
 def _admit() -> ResponseReturnValue | None:
-    """Raises: KeyRequired, KeyRefused."""
+    """Raises: KeyRequired, KeyRefused, RateLimited."""
     g.queue = whole_queue().seen_by(STRANGER)
     if request.endpoint in WITHOUT_KEY:
         return None
     try:
         g.queue = whole_queue().seen_by(_caller())
+        rates.count_request(caller())
     except AccessDenied:
+        rates.count_request(STRANGER)
         if not _asked_by_a_person():
             raise
         return _to_sign_in()

@@ -19,12 +19,14 @@ PROBLEM = {"application/problem+json": {"schema": {"$ref": f"{SCHEMAS}Problem"}}
 RENAMED = {"HTTPError": "Problem", "ValidationError": "Problem"}
 SUMMARY = (
     "Photographs in, captions out. Submit one to `/api/v1/jobs`, ask for the job with `?wait=20`, "
-    "or be told by a webhook. Errors are problem details (RFC 9457) with a stable `code`."
+    "or be told by a webhook. Where requests are limited, answers say in `RateLimit` how many are "
+    "left. Errors are problem details (RFC 9457) with a stable `code`."
 )
+RETRY_AFTER = ("Retry-After", "Seconds to wait.", {"type": "integer"})
 HEADERS = {
     "202": ("Location", "Where it is.", {"type": "string", "format": "uri-reference"}),
-    "429": ("Retry-After", "Seconds to wait.", {"type": "integer"}),
-    "503": ("Retry-After", "Seconds to wait.", {"type": "integer"}),
+    "429": RETRY_AFTER,
+    "503": RETRY_AFTER,
 }
 IF_NONE_MATCH: Spec = {
     "name": "If-None-Match",
@@ -50,7 +52,8 @@ MEANINGS = {
     413: "Too large, or too many.",
     415: "Not an image of a supported type, or not a body that is taken here.",
     422: "A field or an image is wrong; `detail` says which and why.",
-    429: "Too many requests: come back after `Retry-After` seconds.",
+    429: "Too many requests, or the images of this day are used up: come back after `Retry-After` "
+    "seconds.",
     500: "A fault of the service's own.",
     503: "A part of the service is away or full: come back after `Retry-After` seconds.",
 }
@@ -114,6 +117,7 @@ def _describe(method: str, operation: Spec, schemas: Spec) -> None:
     """What holds for every operation, and is said of none."""
     answers = operation["responses"]
     answers.setdefault("401", {})
+    answers.setdefault("429", {})
     if method not in SAFE:
         answers.setdefault("403", {})
     if "requestBody" in operation:

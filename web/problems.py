@@ -28,6 +28,7 @@ STATUSES: dict[type[Exception], HTTPStatus] = {
     errors.UnsupportedImageType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.AccessDenied: HTTPStatus.UNAUTHORIZED,
+    errors.LimitReached: HTTPStatus.TOO_MANY_REQUESTS,
     errors.WrongState: HTTPStatus.CONFLICT,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
@@ -75,6 +76,8 @@ def of_domain(error: errors.CaptioningError) -> Problem:
     if isinstance(error, errors.Unavailable):
         retry_after_s = next(RETRY_AFTER_S[kind] for kind in kinds if kind in RETRY_AFTER_S)
         headers["Retry-After"] = str(retry_after_s)
+    if isinstance(error, errors.LimitReached):
+        headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, errors.AccessDenied):
         headers["WWW-Authenticate"] = "Bearer"
     return Problem(status, error.code, error.title(), str(error), extra, headers)

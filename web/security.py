@@ -1,25 +1,30 @@
 """What the browser is told to refuse, and what we refuse from it: requests that change
-something and come from another site."""
+something and come from another site, and those for a name that is not ours."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from apiflask import APIFlask
 from flask import Response, request
+from werkzeug.sansio.utils import host_is_trusted
 
 from captioning.errors import CaptioningError
 from web import problems
+from web.current import whole_queue
 
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 HEADERS = {
     "Content-Security-Policy": "; ".join(
         (
-            "default-src 'self'",
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "connect-src 'self'",
             "img-src 'self' blob:",  # previews of photographs that are not sent yet
-            "object-src 'none'",
             "base-uri 'none'",
             "form-action 'self'",
             "frame-ancestors 'none'",
@@ -27,7 +32,12 @@ HEADERS = {
     ),
     "Referrer-Policy": "same-origin",  # "no-referrer" would make our own forms' Origin null
     "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",  # no other site shows our photographs
 }
+OVER_TLS = {"Strict-Transport-Security": f"max-age={365 * 24 * 3600}"}
+
+ASKED_BY_ADDRESS = {"health.healthz", "health.readyz"}
+"""Endpoints for whoever looks after the process, by whatever name they call it."""
 
 
 class CrossSiteRequest(CaptioningError):
@@ -36,12 +46,45 @@ class CrossSiteRequest(CaptioningError):
     code = "cross_site_request"
 
 
+class HostRefused(CaptioningError):
+    """The service is not asked for by this name."""
+
+    code = "host_refused"
+
+
 problems.STATUSES[CrossSiteRequest] = HTTPStatus.FORBIDDEN
+problems.STATUSES[HostRefused] = HTTPStatus.MISDIRECTED_REQUEST
 
 
 def init_app(app: APIFlask) -> None:
+    app.before_request(_refuse_other_names)
     app.before_request(_refuse_other_sites)
     app.after_request(_with_headers)
+
+
+def _refuse_other_names() -> None:
+    """A name of somebody else's that leads here makes their page one of ours to a browser: by
+    DNS rebinding they read what is open on this machine. An address cannot be theirs.
+
+    Raises: HostRefused.
+    """
+    if request.endpoint in ASKED_BY_ADDRESS:
+        return
+    try:
+        name = urlsplit(f"//{request.host}").hostname or ""
+    except ValueError:
+        name = ""
+    allowed = whole_queue().settings.allowed_hosts
+    if not ("*" in allowed or _is_address(name) or (name and host_is_trusted(name, allowed))):
+        raise HostRefused("Name it in CAPTIONING_ALLOWED_HOSTS if it is yours.")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _refuse_other_sites() -> None:
@@ -64,6 +107,8 @@ def _refuse_other_sites() -> None:
 def _with_headers(response: Response) -> Response:
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
+    if request.is_secure:
+        response.headers.update(OVER_TLS)
     # Pages and answers change from one second to the next; images say otherwise themselves.
     response.headers.setdefault("Cache-Control", "no-cache, private")
     return response

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import httpx
 
 from captioning.client import errors
-from captioning.errors import CaptioningError
+from captioning.errors import CaptioningError, QuotaExceeded
 from captioning.queue import Photo
 
 RETRIED = (429, 502, 503, 504)
@@ -73,7 +73,8 @@ def exchange(send: Send, retries: int) -> Steps[httpx.Response]:
             if not answer.is_error:
                 return answer
             error = errors.of_answer(answer)
-            if answer.status_code not in RETRIED:
+            # Until the next day begins is no time to wait for.
+            if answer.status_code not in RETRIED or isinstance(error, QuotaExceeded):
                 raise error
             pause_s = _retry_after_s(answer) or pause_s
         if attempt == retries:

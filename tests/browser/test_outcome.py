@@ -16,7 +16,9 @@ pytestmark = pytest.mark.slow
 def send(page: Page, site: str, photographs: list[Path], candidates: str = "1") -> None:
     page.goto(site)
     page.set_input_files("#images", photographs)
-    page.select_option("#num_captions", candidates)
+    if candidates != "1":
+        page.get_by_text("Options").click()
+        page.select_option("#num_captions", candidates)
     page.click("#send")
     page.wait_for_url("**/batches/*")
 
@@ -81,6 +83,25 @@ def test_the_job_page_follows_one_job_to_its_candidates(
     expect(page.get_by_role("heading", name="a cat looks at you")).to_be_visible()
     expect(page.locator(".candidates li")).to_have_count(2)
     expect(page.get_by_text("61 %")).to_be_visible()
+
+
+def test_a_waiting_job_tells_its_place_as_it_changes(
+    page: Page, site: str, queue: Queue, photographs: list[Path]
+) -> None:
+    for path in photographs[:2]:
+        queue.submit(path)
+    send(page, site, photographs[2:])
+    page.locator(".card a").click()
+    expect(page.get_by_text("2 photographs before it")).to_be_visible()
+    button = page.get_by_role("button", name="Cancel").element_handle()
+    caption(queue, "a cat", limit=1)
+    expect(page.get_by_text("1 photograph before it, a few seconds left")).to_be_visible()
+    caption(queue, "a cup", limit=1)
+    expect(page.get_by_text("Next in the queue")).to_be_visible()
+    assert button.evaluate("button => button.isConnected")  # the rest was left alone
+    caption(queue, "a rocket")
+    expect(page.get_by_role("heading", name="a rocket")).to_be_visible()
+    expect(page.locator("#place")).to_have_count(0)
 
 
 def test_a_waiting_job_is_cancelled_and_tried_again(

@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 pytestmark = pytest.mark.slow
 
+PROBLEM = '<div class="problem"><p class="lead">9 photographs are waiting already.</p></div>'
 GIVE_FILES = """
 ([selector, event, files]) => {
   const transfer = new DataTransfer();
@@ -109,13 +110,16 @@ def test_a_file_that_only_the_server_can_judge_comes_back_with_its_reason(
     page.goto(site)
     page.set_input_files("#images", text)
     page.click("#send")
-    refusal = page.get_by_role("alert")
-    expect(refusal).to_contain_text("holiday.jpg")
-    expect(refusal).to_contain_text("not an image of type")
+    expect(page.get_by_role("alert")).to_contain_text("None of the files is an image")
+    refused = page.locator("#files .refused")
+    expect(refused).to_contain_text("holiday.jpg")
+    expect(refused).to_contain_text("not an image of type")
+    expect(page.locator("#send")).to_be_enabled()
 
 
 def test_greedy_search_offers_no_candidates(page: Page, site: str) -> None:
     page.goto(site)
+    page.get_by_text("Options").click()
     page.get_by_label("Search").select_option("greedy")
     expect(page.get_by_label("Candidates")).to_be_disabled()
     page.get_by_label("Search").select_option("beam")
@@ -144,6 +148,7 @@ def test_it_works_without_javascript(browser: Browser, site: str, photographs: l
     page = context.new_page()
     page.goto(site)
     page.get_by_label("Photographs", exact=True).set_input_files(photographs)
+    page.get_by_text("Options").click()
     page.get_by_label("Candidates").select_option("2")
     page.get_by_role("button", name="Caption", exact=True).click()
     page.wait_for_url("**/batches/*")
@@ -158,3 +163,92 @@ def test_an_address_alone_is_enough(page: Page, site: str) -> None:
     page.locator("#image_url").fill(f"{site}/samples/cat.jpg")
     page.get_by_role("button", name="Caption", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("is not a public address")
+
+
+def holiday(tmp_path: Path, photographs: list[Path]) -> Path:
+    """A folder with three photographs, and with what else lies in folders."""
+    folder = tmp_path / "holiday"
+    (folder / "beach").mkdir(parents=True)
+    for path, where in zip(photographs, (folder, folder, folder / "beach"), strict=True):
+        (where / path.name).write_bytes(path.read_bytes())
+    (folder / "notes.txt").write_text("We were there.")
+    (folder / ".hidden.jpg").write_bytes(photographs[0].read_bytes())
+    return folder
+
+
+def test_a_folder_can_be_dropped(
+    page: Page, site: str, photographs: list[Path], tmp_path: Path
+) -> None:
+    page.goto(site)
+    devtools = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(holiday(tmp_path, photographs))], "dragOperationsMask": 1}
+    for event in ("dragEnter", "dragOver", "drop"):
+        where = {"type": event, "x": 200, "y": 300, "data": data}
+        devtools.send("Input.dispatchDragEvent", where)
+    expect(page.locator("#files li")).to_have_count(3)
+    expect(page.locator("#say")).to_contain_text("3 to send")
+    expect(page.locator("#say")).to_contain_text("2 other files left alone")
+
+
+def test_of_a_folder_the_images_are_taken(
+    page: Page, site: str, photographs: list[Path], tmp_path: Path
+) -> None:
+    page.goto(site)
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose a folder").click()
+    chooser.value.set_files(holiday(tmp_path, photographs))
+    expect(page.locator("#files li")).to_have_count(3)
+    expect(page.locator("#say")).to_contain_text("left alone")
+    page.get_by_role("button", name="Caption 3").click()
+    page.wait_for_url("**/batches/*")
+    expect(page.locator(".card")).to_have_count(3)
+
+
+def test_each_file_shows_how_far_it_has_come_and_all_can_be_stopped(
+    page: Page, site: str, photographs: list[Path]
+) -> None:
+    page.goto(site)
+    page.set_input_files("#images", photographs)
+    page.route(f"{site}/", lambda route: None)  # it is never answered
+    page.click("#send")
+    expect(page.locator("#files progress")).to_have_count(3)
+    expect(page.locator("#files progress").first).to_be_visible()
+    expect(page.locator("#send")).to_be_disabled()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("alert")).to_contain_text("Stopped")
+    expect(page.locator("#send")).to_be_enabled()
+    expect(page.locator("#files progress").first).to_be_hidden()
+    page.unroute(f"{site}/")
+    page.click("#send")
+    page.wait_for_url("**/batches/*")
+
+
+def test_files_go_one_after_the_other(page: Page, site: str) -> None:
+    page.goto(site)
+    shares = page.evaluate(
+        """async () => {
+          const { shares } = await import("/static/sending.js");
+          return [0, 0.25, 0.5, 1].map((part) => shares([100, 200, 100], part));
+        }"""
+    )
+    assert shares == [[0, 0, 0], [1, 0, 0], [1, 0.5, 0], [1, 1, 1]]
+
+
+def test_a_connection_that_breaks_is_told(page: Page, site: str, photographs: list[Path]) -> None:
+    page.goto(site)
+    page.set_input_files("#images", photographs[:1])
+    page.route(f"{site}/", lambda route: route.abort())
+    page.click("#send")
+    expect(page.get_by_role("alert")).to_contain_text("The connection broke")
+    expect(page.locator("#files li")).to_have_count(1)
+
+
+def test_a_service_that_is_full_says_so_and_keeps_the_choice(
+    page: Page, site: str, photographs: list[Path]
+) -> None:
+    page.goto(site)
+    page.set_input_files("#images", photographs[:1])
+    page.route(f"{site}/", lambda route: route.fulfill(status=503, body=PROBLEM))
+    page.click("#send")
+    expect(page.get_by_role("alert")).to_have_text("9 photographs are waiting already.")
+    expect(page.locator("#files li")).to_have_count(1)

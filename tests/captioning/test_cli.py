@@ -322,9 +322,24 @@ def test_a_key_is_made_shown_once_listed_and_revoked(database: Database) -> None
     assert "anna  revoked 20" in call("keys", "list").stdout
 
 
+def test_a_key_is_limited_and_set_free_again(database: Database) -> None:
+    made = call("keys", "create", "anna", "--rate", "60/minute", "--images-per-day", "500")
+    assert made.exit_code == 0
+    assert call("keys", "list").stdout.endswith("  anna  60/minute  500 images a day\n")
+    assert call("keys", "limit", "anna", "--rate", "off").stdout == "anna is limited.\n"
+    assert call("keys", "list").stdout.endswith("  anna  off  500 images a day\n")
+    call("keys", "limit", "anna", "--rate", "default", "--images-per-day", "default")
+    assert call("keys", "list").stdout.endswith("  anna\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (("create", "new", "--rate", "often"), "as 600/minute"),
+        (("create", "new", "--images-per-day", "few"), "a number from 0"),
+        (("limit", "taken", "--images-per-day", "-1"), "a number from 0"),
+        (("limit", "taken"), "Say what the limits are to be."),
+        (("limit", "nobody", "--rate", "off"), "There is no key 'nobody' in force."),
         (("create", "taken"), "There is a key 'taken' already."),
         (("create", " "), "1 to 100 printable characters"),
         (("revoke", "nobody"), "There is no key 'nobody' in force."),

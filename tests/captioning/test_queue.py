@@ -467,4 +467,5 @@ def test_every_table_is_known_to_these_tests() -> None:
     known = {"batch", "image", "job", "caption", "worker", "turn", "idempotency_key"}
     known |= {"webhook_delivery", "webhook_secret"}  # of jobs, in the transactions of jobs
     known |= {"access_key", "sign_in"}  # of people; nothing is handed in with them
+    known |= {"usage"}  # of keys that have a quota, in the transactions of jobs
     assert set(Base.metadata.tables) == known

@@ -67,7 +67,7 @@ def test_the_page_says_what_the_field_says(field: str) -> None:
     elif info.default == ():
         assert default == "none"
     elif info.default is None:
-        assert default == "not served"
+        assert default in ("not served", "no limit")
     elif info.default is not PydanticUndefined:
         assert default == f"`{info.default}`"
 
@@ -190,6 +190,14 @@ def test_an_unknown_setting_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) 
         ("MAX_IMAGE_BYTES", "20MB"),
         ("BATCH_SIZE", "0"),
         ("MAX_ATTEMPTS", "-1"),
+        ("ALLOWED_HOSTS", "https://captions.example"),
+        ("ALLOWED_HOSTS", "captions.example:8000"),
+        ("TRUSTED_PROXIES", "proxy"),
+        ("RATE_LIMIT", "many"),
+        ("RATE_LIMIT", "0/minute"),
+        ("RATE_LIMIT", "10 per minute"),
+        ("SIGN_IN_LIMIT", "10/fortnight"),
+        ("IMAGES_PER_DAY", "-1"),
         ("LEASE_S", "inf"),
         ("SWEEP_S", "nan"),
         ("HEARTBEAT_S", "0"),

@@ -14,7 +14,7 @@ import pytest
 from captioning import AsyncClient, Client
 from captioning.client import RequestRefused, ServiceUnreachable
 from captioning.client.exchange import LAST_DELAY_S, RETRY_AFTER_MAX_S
-from captioning.errors import Unavailable
+from captioning.errors import QuotaExceeded, Unavailable
 from tests.factories import photo
 
 JOB = {
@@ -101,6 +101,13 @@ def test_the_service_says_how_late(pauses: list[float]) -> None:
         client.submit(photo())
     assert pauses[:2] == [7, RETRY_AFTER_MAX_S]
     assert 20 < pauses[2] <= 30
+
+
+def test_the_next_day_is_not_waited_for(pauses: list[float]) -> None:
+    refusal = problem(429, "quota_exceeded", **{"Retry-After": "40000"})
+    with client_of(Script([refusal])) as client, pytest.raises(QuotaExceeded):
+        client.submit(photo())
+    assert pauses == []
 
 
 def test_pauses_grow_to_a_limit(pauses: list[float]) -> None:

@@ -210,17 +210,17 @@ class InProcess(httpx.BaseTransport, httpx.AsyncBaseTransport):
 
 def test_our_clients_show_their_key(app: APIFlask, anna: str) -> None:
     way = InProcess(app)
-    with Client("http://service", key=anna, transport=way) as client:
+    with Client("http://localhost", key=anna, transport=way) as client:
         job = client.submit(photo())
         assert [found.id for found in client.jobs()] == [job.id]
     with (
-        Client("http://service", key="cap_wrong", transport=way) as stranger,
+        Client("http://localhost", key="cap_wrong", transport=way) as stranger,
         pytest.raises(KeyRefused),
     ):
         stranger.submit(photo())
 
     async def ask() -> str:
-        async with AsyncClient("http://service", key=anna, transport=way) as client:
+        async with AsyncClient("http://localhost", key=anna, transport=way) as client:
             return (await client.job(job.id)).id
 
     assert asyncio.run(ask()) == job.id

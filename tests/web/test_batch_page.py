@@ -168,3 +168,12 @@ def test_an_unknown_batch_is_not_found(client: FlaskClient, suffix: str) -> None
     answer = client.get(f"/batches/{'0' * 32}{suffix}")
     assert answer.status_code == 404
     assert "There is no such batch" in answer.text
+
+
+def test_an_unfinished_batch_says_what_is_left(client: FlaskClient, queue: Queue) -> None:
+    start_worker(queue)
+    client.post("/", data={"images": photos(3)})
+    caption(queue, "a wall", limit=1)
+    page = client.get(client.post("/", data={"images": photos(2)}).location).text
+    words = " ".join(page.split())
+    assert "0 of 2 done · 2 left, a few seconds to go, sharing the queue with 2 others" in words

@@ -5,7 +5,7 @@ from flask.testing import FlaskClient
 
 from captioning import jobs
 from captioning.queue import Queue
-from tests.web.outcomes import REVISION, caption, claim, fail
+from tests.web.outcomes import REVISION, caption, claim, fail, start_worker
 from tests.web.sending import photos
 
 
@@ -98,3 +98,23 @@ def test_an_unknown_job_is_not_found(client: FlaskClient, suffix: str) -> None:
 @pytest.mark.parametrize("verb", ["cancel", "retry"])
 def test_an_unknown_job_cannot_be_changed(client: FlaskClient, verb: str) -> None:
     assert client.post(f"/jobs/{'0' * 32}/{verb}").status_code == 404
+
+
+def test_a_waiting_job_says_where_it_stands(client: FlaskClient, queue: Queue) -> None:
+    pages = [client.post("/", data={"images": photos(1)}).location for _ in range(4)]
+    assert "before it" not in client.get(pages[0]).text
+    jobs_of = client.get("/api/v1/jobs").json["jobs"]
+    last = jobs_of[0]["links"]["page"]
+    assert "before it" not in client.get(last).text  # nobody works on them
+    start_worker(queue)
+    assert "3 photographs before it" in client.get(last).text
+    caption(queue, "a wall", limit=1)
+    news = client.get(f"{last}/outcome?shown=q")
+    assert (news.status_code, news.headers["HX-Reswap"]) == (200, "none")
+    assert "2 photographs before it, a few seconds left" in news.text
+    assert 'hx-swap-oob="true"' in news.text
+    assert "<h1" not in news.text
+    caption(queue, "a wall", limit=2)
+    assert "Next in the queue" in client.get(last).text
+    claim(queue)
+    assert 'id="place"' not in client.get(last).text

@@ -97,6 +97,16 @@ def test_its_log_lines_name_the_request(server: subprocess.Popen[str], port: int
     assert line["request_id"] == "edge-1"
 
 
+def test_a_proxy_that_is_not_named_is_not_believed(
+    server: subprocess.Popen[str], port: int
+) -> None:
+    """gunicorn by itself believes what comes from this machine."""
+    forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"}
+    answer = httpx.get(f"http://127.0.0.1:{port}/", headers=forwarded)
+    assert answer.status_code == 200
+    assert "Strict-Transport-Security" not in answer.headers
+
+
 def test_its_metrics_are_on_a_port_of_their_own(
     server: subprocess.Popen[str], port: int, metrics_port: int
 ) -> None:

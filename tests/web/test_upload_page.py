@@ -95,3 +95,23 @@ def test_an_unknown_sample_is_not_found(client: FlaskClient, queue: Queue, name:
     assert client.get(f"/samples/{name}.jpg").status_code == 404
     assert client.post(f"/samples/{name}").status_code == 404
     assert kept(queue) == NOTHING
+
+
+def test_it_says_how_many_are_waiting(client: FlaskClient) -> None:
+    assert "waiting just now" not in client.get("/").text
+    client.post("/samples/cat")
+    assert "1 photograph is waiting just now" in client.get("/").text
+    client.post("/samples/cat")
+    assert "2 photographs are waiting just now" in client.get("/").text
+
+
+def test_it_names_the_formats_that_this_service_reads(client: FlaskClient) -> None:
+    page = client.get("/").text
+    assert "JPEG, PNG, WebP, GIF, AVIF or HEIC" in page
+    assert "image/avif,image/heic,image/heif" in page
+
+
+def test_each_reason_says_which_file_it_is_of(client: FlaskClient) -> None:
+    parts = [part(bad_file("text"), "same.jpg"), part(b"", "same.jpg")]
+    page = client.post("/", **form("images", parts)).text
+    assert page.index('data-index="0"') < page.index('data-index="1"')

@@ -120,7 +120,9 @@ def test_an_unknown_delivery_is_not_found(client: FlaskClient, delivery_id: str)
 
 def test_the_secret_stays_until_it_is_changed(client: FlaskClient) -> None:
     path = "/api/v1/webhooks/secret"
-    first = client.get(path).json["secret"]
+    answer = client.get(path)
+    assert answer.headers["Cache-Control"] == "no-store"
+    first = answer.json["secret"]
     assert first.startswith("whsec_")
     assert client.get(path).json["secret"] == first
     changed = client.post(path).json["secret"]

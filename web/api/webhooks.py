@@ -14,6 +14,8 @@ from captioning.models import DeliveryStatus, WebhookDelivery
 from web import cursors
 from web.current import caller, queue
 
+NOT_KEPT = {"Cache-Control": "no-store"}
+
 bp = APIBlueprint("webhooks", __name__, tag="Webhooks")
 
 
@@ -104,19 +106,21 @@ def redeliver(delivery_id: str) -> tuple[DeliveryBody, int, dict[str, str]]:
 @bp.get("/webhooks/secret")
 @bp.output(SecretBody)
 @bp.doc(responses=[503])
-def secret() -> SecretBody:
+def secret() -> tuple[SecretBody, int, dict[str, str]]:
     """Read the secret that your messages are signed with."""
     with queue().database.write() as session:  # it is made when it is first asked for
-        return SecretBody(secret=webhook_secrets.secret_of(session, _owner()))
+        body = SecretBody(secret=webhook_secrets.secret_of(session, _owner()))
+    return body, 200, NOT_KEPT
 
 
 @bp.post("/webhooks/secret")
 @bp.output(SecretBody)
 @bp.doc(responses=[503])
-def change_secret() -> SecretBody:
+def change_secret() -> tuple[SecretBody, int, dict[str, str]]:
     """Get a new secret. The one before signs, too, for another 24 hours."""
     with queue().database.write() as session:
-        return SecretBody(secret=webhook_secrets.change_secret(session, _owner()))
+        body = SecretBody(secret=webhook_secrets.change_secret(session, _owner()))
+    return body, 200, NOT_KEPT
 
 
 def _owner() -> str:

@@ -11,11 +11,12 @@ from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
-from captioning import jobs, queries
+from captioning import forecast, jobs, queries
 from captioning.errors import JobNotFound, WrongState
+from captioning.forecast import Forecast
 from captioning.models import Batch, Job, JobStatus
 from captioning.queries import Progress
-from web.current import queue
+from web.current import queue, whole_queue
 from web.pages.blueprint import bp
 from web.pages.looks import mark
 
@@ -28,6 +29,7 @@ class BatchView:
     jobs: tuple[Job, ...]
     progress: Progress
     served: bool  # does a live worker have the model?
+    forecast: Forecast | None  # of its last waiting job
 
     @property
     def marks(self) -> str:
@@ -91,4 +93,7 @@ def _look(batch_id: str) -> BatchView:
         found = tuple(queries.batch_jobs(session, batch_id))
         progress = queries.batch_progress(session, batch_id)
         served = queries.served_models(session)
-    return BatchView(batch, found, progress, {job.model for job in found} <= served)
+    last = next((job for job in reversed(found) if job.status == JobStatus.QUEUED), None)
+    with whole_queue().database.read() as session:
+        expected = forecast.of_job(session, last) if last else None
+    return BatchView(batch, found, progress, {job.model for job in found} <= served, expected)

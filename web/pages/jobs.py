@@ -8,9 +8,10 @@ from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug import Response
 
-from captioning import editing, jobs, queries
+from captioning import editing, forecast, jobs, queries
+from captioning.forecast import Forecast
 from captioning.models import Job
-from web.current import queue
+from web.current import queue, whole_queue
 from web.pages.blueprint import bp
 from web.pages.looks import mark
 
@@ -18,17 +19,23 @@ from web.pages.looks import mark
 @bp.get("/jobs/<job_id>")
 def job(job_id: str) -> ResponseReturnValue:
     job, served = _look(job_id)
-    return render_template("job.html", job=job, served=served)
+    return render_template("job.html", job=job, served=served, forecast=_forecast(job, served))
 
 
 @bp.get("/jobs/<job_id>/outcome")
 def job_outcome(job_id: str) -> ResponseReturnValue:
-    """The fragment that an unfinished job's page asks for every second; 204 while nothing
-    has changed leaves the page alone."""
+    """The fragment that an unfinished job's page asks for every second. While nothing else
+    has changed it is the place in the queue alone, or 204, which leaves the page alone."""
     job, served = _look(job_id)
-    if request.args.get("shown") == mark(job):
+    expected = _forecast(job, served)
+    if request.args.get("shown") != mark(job):
+        return render_template(
+            "fragments/job_outcome.html", job=job, served=served, forecast=expected
+        )
+    if expected is None:
         return "", HTTPStatus.NO_CONTENT
-    return render_template("fragments/job_outcome.html", job=job, served=served)
+    place = render_template("fragments/place.html", forecast=expected, out_of_band=True)
+    return place, HTTPStatus.OK, {"HX-Reswap": "none"}
 
 
 @bp.post("/jobs/<job_id>/cancel")
@@ -71,6 +78,14 @@ def _look(job_id: str) -> tuple[Job, bool]:
     with queue().database.read() as session:
         job = queries.get_job(session, job_id)
         return job, job.model in queries.served_models(session)
+
+
+def _forecast(job: Job, served: bool) -> Forecast | None:
+    """Without a worker there is nothing to expect."""
+    if not served:
+        return None
+    with whole_queue().database.read() as session:
+        return forecast.of_job(session, job)
 
 
 def _back(job_id: str) -> Response:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Sequence
 from datetime import datetime
 
 from apiflask import APIFlask
 
+from captioning.forecast import MOST_COUNTED, Forecast
 from captioning.models import Job, JobStatus
 
 WORDS = {
@@ -26,8 +28,8 @@ def init_app(app: APIFlask) -> None:
     app.add_template_filter(mark)
     app.add_template_filter(in_words)
     app.add_template_filter(seconds_taken)
-    app.add_template_filter(as_alt)
-    app.add_template_filter(as_img)
+    for words in (as_alt, as_img, about, place, time_left, how_many_wait, media_types, in_a_row):
+        app.add_template_filter(words)
 
 
 def moment(when: datetime) -> str:
@@ -68,3 +70,49 @@ def seconds_taken(job: Job) -> str:
     if job.started_at is None or job.finished_at is None:
         return "unknown"
     return f"{(job.finished_at - job.started_at).total_seconds():.1f} s"
+
+
+def about(seconds: float) -> str:
+    """No nearer than anybody can know."""
+    if seconds < 5:
+        return "a few seconds"
+    if seconds < 90:
+        return f"about {math.ceil(seconds / 5) * 5} seconds"
+    if seconds < 90 * 60:
+        return f"about {math.ceil(seconds / 60)} minutes"
+    return f"about {math.ceil(seconds / 3600)} hours"
+
+
+def place(forecast: Forecast) -> str:
+    """Where a job stands in the queue."""
+    words = f"{_counted(forecast.ahead)} before it" if forecast.ahead else "Next in the queue"
+    return words if forecast.seconds is None else f"{words}, {about(forecast.seconds)} left"
+
+
+def time_left(forecast: Forecast, own: int) -> str:
+    """For an upload of which `own` jobs wait; the last of them has this forecast."""
+    count = forecast.ahead - (own - 1)
+    shared = f"sharing the queue with {'one other' if count == 1 else f'{count} others'}"
+    left = f"{about(forecast.seconds)} to go" if forecast.seconds is not None else ""
+    return ", ".join(words for words in (left, shared if count > 0 else "") if words)
+
+
+def how_many_wait(count: int) -> str:
+    return f"{_counted(count)} {'is' if count == 1 else 'are'} waiting"
+
+
+def media_types(formats: Sequence[str]) -> str:
+    """For a browser that lets people choose files."""
+    names = {"HEIF": "image/heic,image/heif"}
+    return ",".join(names.get(name, f"image/{name.lower()}") for name in formats)
+
+
+def in_a_row(formats: Sequence[str]) -> str:
+    *first, last = [{"WEBP": "WebP", "HEIF": "HEIC"}.get(name, name) for name in formats]
+    return f"{', '.join(first)} or {last}"
+
+
+def _counted(count: int) -> str:
+    if count >= MOST_COUNTED:
+        return f"more than {MOST_COUNTED} photographs"
+    return f"{count} photograph{'' if count == 1 else 's'}"

@@ -9,6 +9,7 @@ from flask.typing import ResponseReturnValue
 
 from captioning import access
 from captioning.errors import KeyRefused
+from web import rates
 from web.access import cookie_name
 from web.current import whole_queue
 from web.pages.blueprint import bp
@@ -21,6 +22,7 @@ def sign_in() -> ResponseReturnValue:
 
 @bp.post("/sign-in")
 def enter() -> ResponseReturnValue:
+    rates.count_sign_in()
     after = _after(request.form.get("after"))
     try:
         with whole_queue().database.write() as session:

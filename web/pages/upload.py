@@ -10,13 +10,14 @@ from flask import redirect, render_template, request, send_from_directory, url_f
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from captioning import queries
+from captioning import images, queries
 from captioning.errors import ImageRejected, InvalidOption, InvalidRequest
+from captioning.forecast import MOST_COUNTED
 from captioning.jobs import JobOptions
 from captioning.models import Decoding
 from captioning.queue import MAX_WORDS, AllRejected, Rejection, Upload
 from web import problems, samples
-from web.current import queue
+from web.current import queue, whole_queue
 from web.intake import fetched, sent_files, uploads
 from web.pages.blueprint import bp
 
@@ -76,6 +77,8 @@ def _chosen_options() -> JobOptions:
 def _page(message: str = "", rejected: Iterable[Rejection] = ()) -> str:
     with queue().database.read() as session:
         served = queries.served_models(session)
+    with whole_queue().database.read() as session:
+        waiting = queries.count_queued(session, at_most=MOST_COUNTED)
     return render_template(
         "upload.html",
         settings=queue().settings,
@@ -83,6 +86,8 @@ def _page(message: str = "", rejected: Iterable[Rejection] = ()) -> str:
         samples=samples.SAMPLES,
         max_words=MAX_WORDS,
         served=served,
+        waiting=waiting,
+        formats=images.FORMATS,
         message=message,
         rejected=rejected,
     )

@@ -1,13 +1,18 @@
-// The upload form at its best: drop, paste, previews, a list to prune, and a word about files
-// that are too large before they are sent. Sending stays the browser's own form post, so the
-// page works the same without this file.
+// The upload form at its best: drop, paste, folders, previews, a list to prune, a word about files
+// that are too large before they are sent, and how far each has come. What is sent, and what is
+// answered, is the same as of the browser's own form post, so the page works without this file.
+
+import { send, shares } from "./sending.js";
 
 const form = document.getElementById("upload");
 const input = document.getElementById("images");
 const drop = document.getElementById("drop");
 const list = document.getElementById("files");
 const say = document.getElementById("say");
-const send = document.getElementById("send");
+const button = document.getElementById("send");
+const stop = document.getElementById("stop");
+const folder = document.getElementById("folder");
+const chooseFolder = document.getElementById("choose-folder");
 const address = document.getElementById("image_url"); // null where the service fetches none
 const decoding = document.getElementById("decoding");
 
@@ -21,6 +26,7 @@ const megabytes = (bytes) =>
 
 // Everything chosen so far: { file, reason }. A reason keeps a file from being sent.
 let chosen = [];
+let leftAlone = 0;
 
 function reasonAgainst(file) {
   if (file.size === 0) return "The file is empty.";
@@ -29,13 +35,49 @@ function reasonAgainst(file) {
   return "";
 }
 
+const known = (file) => `${file.webkitRelativePath}/${file.name}/${file.size}/${file.lastModified}`;
+
 function add(files) {
-  const known = new Set(chosen.map(({ file }) => `${file.name}/${file.size}/${file.lastModified}`));
+  const before = new Set(chosen.map(({ file }) => known(file)));
   for (const file of files) {
-    if (known.has(`${file.name}/${file.size}/${file.lastModified}`)) continue;
-    chosen.push({ file, reason: reasonAgainst(file) });
+    if (!before.has(known(file))) chosen.push({ file, reason: reasonAgainst(file) });
   }
   show();
+}
+
+// Of a folder, its images: nobody chose the notes and the hidden files that lie beside them.
+function addOfFolder(files) {
+  const image = (file) =>
+    !file.name.startsWith(".") &&
+    (file.type.startsWith("image/") || /\.(jpe?g|png|webp|gif|avif|hei[cf])$/i.test(file.name));
+  const images = files.filter(image);
+  leftAlone += files.length - images.length;
+  add(images);
+}
+
+async function filesIn(entry) {
+  if (entry.isFile) return [await new Promise((found, lost) => entry.file(found, lost))];
+  const reader = entry.createReader();
+  const files = [];
+  for (;;) {
+    const some = await new Promise((found, lost) => reader.readEntries(found, lost)); // 100 at most
+    if (some.length === 0) return files;
+    for (const each of some) files.push(...(await filesIn(each)));
+  }
+}
+
+async function addDropped(transfer) {
+  // Both go when the event is over.
+  const files = [...transfer.files];
+  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  if (!entries.some((entry) => entry.isDirectory)) return add(files);
+  for (const entry of entries) {
+    try {
+      addOfFolder(await filesIn(entry));
+    } catch {
+      tell(`${entry.name} cannot be read.`, true);
+    }
+  }
 }
 
 function good() {
@@ -49,7 +91,7 @@ function show() {
   const transfer = new DataTransfer();
   for (const file of good()) transfer.items.add(file);
   input.files = transfer.files;
-  send.textContent = good().length > 1 ? `Caption ${good().length}` : "Caption";
+  button.textContent = good().length > 1 ? `Caption ${good().length}` : "Caption";
   tell(summary(), Boolean(complaint()));
 }
 
@@ -58,8 +100,12 @@ function row(entry) {
   item.classList.toggle("refused", Boolean(entry.reason));
   const words = document.createElement("div");
   words.className = "name";
-  words.title = entry.file.name;
+  words.title = entry.file.webkitRelativePath || entry.file.name;
   words.append(entry.file.name, document.createElement("br"), small(entry));
+  entry.bar = document.createElement("progress");
+  entry.bar.hidden = true;
+  entry.bar.setAttribute("aria-label", `Sent of ${entry.file.name}`);
+  words.append(entry.bar);
   const remove = document.createElement("button");
   remove.type = "button";
   remove.textContent = "×";
@@ -103,8 +149,10 @@ function summary() {
   if (complaint() || chosen.length === 0) return complaint();
   const left = chosen.length - good().length;
   const total = good().reduce((sum, file) => sum + file.size, 0);
-  const sent = `${good().length} to send, ${megabytes(total)}`;
-  return left ? `${sent}; ${left} cannot be sent` : sent;
+  const parts = [`${good().length} to send, ${megabytes(total)}`];
+  if (left) parts.push(`${left} cannot be sent`);
+  if (leftAlone) parts.push(leftAlone === 1 ? "one other file left alone" : `${leftAlone} other files left alone`);
+  return parts.join("; ");
 }
 
 function tell(text, wrong = false) {
@@ -113,9 +161,53 @@ function tell(text, wrong = false) {
 }
 
 function busy(on) {
-  send.disabled = on;
-  send.classList.toggle("busy", on);
-  if (on) send.textContent = "Sending…";
+  button.disabled = on;
+  button.classList.toggle("busy", on);
+  stop.hidden = !on;
+  form.classList.toggle("sending", on);
+  for (const remove of list.querySelectorAll("button")) remove.disabled = on;
+  for (const { bar } of chosen) bar.hidden = !on;
+  if (on) button.textContent = "Sending…";
+}
+
+// What went wrong with the whole, where the page itself says so when it comes from the server.
+function complain(text) {
+  document.getElementById("refusal")?.remove();
+  if (!text) return;
+  const words = document.createElement("h2");
+  words.textContent = text;
+  const notice = document.createElement("section");
+  notice.id = "refusal";
+  notice.className = "notice bad";
+  notice.setAttribute("role", "alert");
+  notice.append(words);
+  form.before(notice);
+}
+
+function sendAll() {
+  const sent = good();
+  const entries = chosen.filter(({ reason }) => !reason);
+  const byAddress = address?.value.trim() ? 1 : 0; // comes first
+  const count = sent.length + byAddress;
+  complain("");
+  tell(`Sending ${count === 1 ? "one photograph" : `${count} photographs`}…`);
+  const abort = send(form, {
+    progress(part) {
+      shares(sent.map(({ size }) => size), part).forEach((share, i) => (entries[i].bar.value = share));
+      if (part === 1) tell("Sent. Each is looked at now…");
+    },
+    done(where) {
+      location.assign(where);
+    },
+    refused(reason, each) {
+      for (const [index, why] of each) if (index >= byAddress) entries[index - byAddress].reason = why;
+      busy(false);
+      show();
+      complain(reason);
+    },
+  });
+  stop.onclick = abort;
+  busy(true);
 }
 
 const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");
@@ -139,7 +231,14 @@ document.addEventListener("drop", (event) => {
   if (!holdsFiles(event)) return;
   event.preventDefault();
   drop.classList.remove("over");
-  add([...event.dataTransfer.files]);
+  addDropped(event.dataTransfer);
+});
+
+chooseFolder.hidden = !("webkitdirectory" in folder);
+chooseFolder.addEventListener("click", () => folder.click());
+folder.addEventListener("change", () => {
+  addOfFolder([...folder.files]);
+  folder.value = "";
 });
 
 const candidates = document.getElementById("num_captions");
@@ -150,15 +249,11 @@ fitCandidates();
 form.addEventListener("submit", (event) => {
   const none = good().length === 0 && !address?.value.trim();
   const wrong = complaint() || (none && "Choose at least one photograph first.");
+  event.preventDefault();
   if (wrong) {
-    event.preventDefault();
     tell(wrong, true);
     input.focus();
-    return;
-  }
-  const count = good().length + (address?.value.trim() ? 1 : 0);
-  tell(`Sending ${count === 1 ? "one photograph" : `${count} photographs`}…`);
-  busy(true);
+  } else sendAll();
 });
 
 // Coming back to the page: the browser may have kept it as it was left, or only the choice.
@@ -166,5 +261,5 @@ window.addEventListener("pageshow", () => {
   busy(false);
   if (chosen.length) show();
   else if (input.files.length) add([...input.files]);
-  else send.textContent = "Caption";
+  else button.textContent = "Caption";
 });
