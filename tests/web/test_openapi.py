@@ -109,7 +109,7 @@ def test_sequences_of_operations_answer_as_described(schema: OpenApiSchema, queu
             asked = [*CHECKS, checks.use_after_free, *([] if self.deleted else UNTIL_DELETED)]
             case.validate_response(response, checks=asked, recorder=self.recorder)
 
-    Sequence.run(settings=quick(SEQUENCES, stateful_step_count=10))
+    Sequence.run(settings=quick(SEQUENCES, stateful_step_count=40))
     assert seen >= SURELY_SEEN
     assert seen & OF_BATCHES
     assert seen & DELETIONS
