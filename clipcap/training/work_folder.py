@@ -17,13 +17,14 @@ from clipcap.data import Splits
 from clipcap.errors import TrainingError
 from clipcap.training.config import TrainingConfig
 
-STAGES = {
-    "tower_": "tower",
+STAGES = ("tower", "pretraining", "captioning", "together", "self_critical")
+"""In their order, as their folders are called."""
+OWN_FIELDS = {
     "pretrain_": "pretraining",
     "together_": "together",
     "self_critical_": "self_critical",
 }
-"""What fields of a stage of its own begin with, and that stage's folder."""
+"""What fields begin with that no other stage has to do with."""
 ANYTIME = {"name", "licence", "decoding", "tensorboard", "checkpoint_steps"}
 """Fields that no number depends on which is kept in the folder."""
 
@@ -84,9 +85,9 @@ def _begun_with(begun: Mapping[str, Any], key: str) -> Any:
 
 
 def _is_ahead(key: str, work: Path) -> bool:
-    return any(
-        key.startswith(prefix) and not (work / stage).exists() for prefix, stage in STAGES.items()
-    )
+    """Whether neither the stage of a field has begun nor one that would go on from it."""
+    stage = next((stage for prefix, stage in OWN_FIELDS.items() if key.startswith(prefix)), "tower")
+    return not any((work / later).exists() for later in STAGES[STAGES.index(stage) :])
 
 
 def _digest(splits: Splits, texts: Sequence[str]) -> str:

@@ -313,8 +313,9 @@ def test_a_stage_that_has_not_begun_may_be_described_anew(tmp_path: Path) -> Non
     train(data, tmp_path / "out", more)
     history = read_bundle_config(tmp_path / "out").provenance["history"]
     assert len(history["self_critical"]) == 1
-    with pytest.raises(TrainingError, match="self_critical_batch"):
-        train(data, tmp_path / "out", more.model_copy(update={"self_critical_batch": 2}))
+    for changed in ({"self_critical_batch": 2}, {"together_epochs": 1}, {"tower_epochs": 1}):
+        with pytest.raises(TrainingError, match=next(iter(changed))):  # the last goes on from these
+            train(data, tmp_path / "out", more.model_copy(update=changed))
 
 
 @pytest.mark.slow
