@@ -98,8 +98,13 @@ def test_a_killed_broker(service: Service, many: dict[str, bytes]) -> None:
 
 def test_a_killed_web_server(service: Service, many: dict[str, bytes]) -> None:
     job_ids = service.upload(many)
-    service.children()["web"].kill()
+    web = service.children()["web"]
+    orphans = web.children(recursive=True)
+    web.kill()
     assert_each_captioned_once(service.wait_for(job_ids))
+    # These answer for a moment, and hold the port that the next one needs.
+    _, alive = psutil.wait_procs(orphans, timeout=WAIT_S)
+    assert not alive
     service.wait_until(lambda: answers(service))
 
 
