@@ -37,9 +37,10 @@ bench-quality: venv-dev ## What each precision costs on the dev photographs in D
 
 bundled-model: venv-dev ## Train the bundled model on DATA=folder (see recipes/bundled.toml)
 	@test -d "$(DATA)/flickr8k/train" || { echo "make bundled-model DATA=folder: no $(DATA)/flickr8k/train"; exit 1; }
-	$(BIN)/python recipes/efficientnet_tower.py runs/tower "$(DATA)/flickr8k" "$(DATA)/text/captions.jsonl.gz"
+	$(BIN)/python recipes/group_captions.py "$(DATA)/text/captions.jsonl.gz" runs/texts.jsonl
+	$(BIN)/python recipes/efficientnet_tower.py runs/tower "$(DATA)/flickr8k" runs/texts.jsonl
 	$(BIN)/clipcap train "$(DATA)/flickr8k" --out runs/bundled --config recipes/bundled.toml \
-		--encoder runs/tower --pretrain-text "$(DATA)/text/captions.jsonl.gz"
+		--encoder runs/tower --pretrain-text runs/texts.jsonl
 	$(BIN)/clipcap evaluate runs/bundled "$(DATA)/flickr8k/dev" --json runs/bundled.json
 
 clean: ## Remove what was built and cached; data/ and runs/ stay

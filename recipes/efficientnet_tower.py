@@ -134,7 +134,7 @@ def set_projection(projection: torch.nn.Linear, mean: torch.Tensor, std: torch.T
 def set_words(model: open_clip.CLIP, splits: Splits, texts: Path) -> None:
     """Begin the text side with word vectors, as small as the random ones were."""
     own = {clean(caption, lowercase=True) for e in splits.dev for caption in e.captions}
-    captions = [clean(text, lowercase=True) for text in read_texts(texts)]
+    captions = [clean(c, lowercase=True) for told in read_texts(texts) for c in told]
     captions += [clean(caption, lowercase=True) for e in splits.train for caption in e.captions]
     tokenizer = open_clip.SimpleTokenizer(context_length=MODEL_CFG["text_cfg"]["context_length"])
     tokens = tokenizer([caption for caption in captions if caption not in own])

@@ -12,17 +12,18 @@ from typing import Any
 from clipcap.errors import DataError
 
 
-def read_texts(path: Path) -> list[str]:
-    """Captions without images: JSON lines with a `caption` each, gzipped or not.
+def read_texts(path: Path) -> list[tuple[str, ...]]:
+    """Captions without images, those of one image together: JSON lines, gzipped or not, each with
+    a `caption` or with `captions`, a list.
 
     Raises: DataError.
     """
     texts = []
     for number, row in json_lines(path):
-        caption = row.get("caption")
-        if not isinstance(caption, str):
-            raise DataError(f"{path}, line {number}: 'caption' is missing")
-        texts.append(caption)
+        captions = row["captions"] if "captions" in row else [row.get("caption")]
+        if not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
+            raise DataError(f"{path}, line {number}: needs a 'caption' or a list of 'captions'")
+        texts.append(tuple(captions))
     return texts
 
 

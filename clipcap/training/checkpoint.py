@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from clipcap.errors import TrainingError
+from clipcap.training.average import WeightAverage
 
 PART_SUFFIX = ".part"
 
@@ -38,21 +39,35 @@ class Checkpoints:
         self._current = folder / "checkpoint.pt"
         self._best = folder / "best.pt"
 
-    def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    def save(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        progress: Progress,
+        average: WeightAverage | None = None,
+    ) -> None:
         state = {
             "module": module.state_dict(),
             "optimizer": optimizer.state_dict(),
             "progress": asdict(progress),
+            "average": average and average.state,
         }
         _save(state, self._current)
 
-    def resume(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+    def resume(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        average: WeightAverage | None = None,
+    ) -> Progress:
         """Where the stage was, or its beginning."""
         if not self._current.exists():
             return Progress()
         state = torch.load(self._current, weights_only=True, map_location="cpu")
         module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
+        if average:
+            average.load(state["average"])
         return Progress(**state["progress"])
 
     def save_best(self, module: nn.Module) -> None:

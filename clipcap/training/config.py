@@ -56,10 +56,16 @@ class TrainingConfig(BaseModel):
     tower_batch: int = Field(64, gt=1, description="images in one step")
     tower_learning_rate: float = Field(3e-4, gt=0)
     tower_text_learning_rate: float = Field(1e-3, gt=0, description="for the text side")
+    tower_drop_path: float = Field(
+        0, ge=0, lt=1, description="share of the images that pass by the deepest block of the tower"
+    )
+    tower_paraphrases: float = Field(
+        0, ge=0, description="weight of pulling together the captions of one unseen image"
+    )
     views: int = Field(1, gt=0, description="of each image to train on, the image and crops of it")
 
     pretrain_text: Path | None = Field(
-        None, description="captions without images, JSON lines, for the decoder to read first"
+        None, description="captions of unseen images, JSON lines, for the decoder to read first"
     )
     pretrain_epochs: int = Field(1, gt=0)
     pretrain_learning_rate: float = Field(1e-3, gt=0)
@@ -83,6 +89,9 @@ class TrainingConfig(BaseModel):
     label_smoothing: float = Field(0.05, ge=0, lt=1)
     clip_gradients: float = Field(1.0, gt=0)
     max_caption_tokens: int = Field(40, gt=0, description="longer captions are cut")
+    average: float = Field(
+        0, ge=0, lt=1, description="decay of the average of weights that is kept; 0: no average"
+    )
     bf16: bool = Field(False, description="compute in bfloat16; weights stay float32")
     checkpoint_steps: int = Field(200, gt=0)
     tensorboard: bool = Field(False, description="write losses and scores for TensorBoard")
@@ -98,6 +107,9 @@ class TrainingConfig(BaseModel):
     self_critical_batch: int = Field(64, gt=0, description="images in one step")
     self_critical_samples: int = Field(5, gt=1, description="captions drawn for each image")
     self_critical_learning_rate: float = Field(5e-5, gt=0)
+    self_critical_unseen: bool = Field(
+        False, description="over the unseen images, too, by embeddings that they might have"
+    )
 
     decoding: DecodingOptions = DecodingOptions(beam_size=3)
     licence: str = ""
@@ -125,6 +137,12 @@ class TrainingConfig(BaseModel):
             raise ValueError(
                 "pretrain_mapper needs pretrain_text and a new mapper: set start_from to nothing"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _unseen_images_are_told_of(self) -> TrainingConfig:
+        if (self.tower_paraphrases or self.self_critical_unseen) and not self.pretrain_text:
+            raise ValueError("tower_paraphrases and self_critical_unseen need pretrain_text")
         return self
 
     @model_validator(mode="after")

@@ -1,12 +1,12 @@
 """Embeddings that an image might have of which only a caption is known: what a mapper can learn
 from before it learns from images, of which there are fewer.
 
-CLIP puts a text near its images, but not among them. How to get from the one to the other is
-fitted to the captions of the training images, by a linear map; what that leaves over for one of
+CLIP puts texts near their image, but not where images are. How to get from the one to the other is
+fitted to the training images and their captions, by a linear map; what that leaves over for one of
 them, drawn at random, is added. A refinement of the noise of Nukrai, Mokady, Globerson,
 "Text-Only Training for Image Captioning using Noise-Injected CLIP" (CapDec), arXiv 2211.00575.
 
-Axes: N texts, M captions of images, I images, V views, D CLIP width.
+Axes: N images of which only captions are known, I images, V views, D CLIP width.
 """
 
 from __future__ import annotations
@@ -26,45 +26,54 @@ RIDGE = 1e-3
 
 
 class ImaginedEmbeddings:
-    """One for each of the texts, another at each draw."""
+    """Of images that are not there: another of each at each draw."""
 
     def __init__(
-        self, encoder: Encoder, texts: Sequence[str], examples: Sequence[Example], images: Tensor
+        self,
+        encoder: Encoder,
+        unseen: Sequence[Sequence[str]],
+        examples: Sequence[Example],
+        images: Tensor,
     ) -> None:
         """Shapes: images `(I, V, D)`, those of the examples."""
-        self._encoder, self._texts, self._examples = encoder, texts, examples
+        self._encoder, self._unseen, self._examples = encoder, unseen, examples
         self._images = images
-        self._owners = torch.tensor([i for i, e in enumerate(examples) for _ in e.captions])
 
     def draw(self, items: Tensor) -> Tensor:
-        """Shapes: items `(B,)`, of the texts → `(B, D)`.
+        """Shapes: items `(B,)`, of the unseen → `(B, D)`.
 
         Raises: BundleError, TrainingError where the encoder has no text side.
         """
-        of_captions, of_texts = self._guesses
-        captions = torch.randint(len(self._owners), items.shape)
+        of_images, of_unseen = self._guesses
+        shown = torch.randint(len(of_images), items.shape)
         views = torch.randint(self._images.shape[1], items.shape)
-        left_over = self._images[self._owners[captions], views] - of_captions[captions]
-        return of_texts[items] + left_over
+        left_over = self._images[shown, views] - of_images[shown]
+        return of_unseen[items] + left_over
 
     @cached_property
     def _guesses(self) -> tuple[Tensor, Tensor]:
-        """Where the images of the captions `(M, D)` and of the texts `(N, D)` should be. Not
-        before it is asked for: a run that goes on after this stage asks no more."""
-        captions = embed_captions(self._encoder, [c for e in self._examples for c in e.captions])
-        middle_text, middle_image = captions.mean(dim=0), self._images.mean(dim=(0, 1))
-        wanted = self._images.mean(dim=1)[self._owners] - middle_image  # (M, D)
-        to_images = fit(captions - middle_text, wanted)
-        texts = embed_captions(self._encoder, self._texts)
-        of_captions, of_texts = (
-            (embeddings - middle_text) @ to_images + middle_image
-            for embeddings in (captions, texts)
+        """Where the captions say that the images `(I, D)` and the unseen `(N, D)` are. Not before
+        it is asked for: a run that goes on after all that needs it asks no more."""
+        shown = embed_together(self._encoder, [example.captions for example in self._examples])
+        middle_text, middle_image = shown.mean(dim=0), self._images.mean(dim=(0, 1))
+        to_images = fit(shown - middle_text, self._images.mean(dim=1) - middle_image)
+        unseen = embed_together(self._encoder, self._unseen)
+        of_images, of_unseen = (
+            (embeddings - middle_text) @ to_images + middle_image for embeddings in (shown, unseen)
         )
-        return of_captions, of_texts
+        return of_images, of_unseen
+
+
+def embed_together(encoder: Encoder, texts: Sequence[Sequence[str]]) -> Tensor:
+    """The mean embedding of the captions of each image, scaled to unit length: `(N, D)`."""
+    each = embed_captions(encoder, [caption for captions in texts for caption in captions])
+    owners = torch.tensor([i for i, captions in enumerate(texts) for _ in captions])
+    summed = torch.zeros(len(texts), each.shape[1]).index_add(0, owners, each)
+    return torch.nn.functional.normalize(summed, dim=-1)
 
 
 def fit(given: Tensor, wanted: Tensor) -> Tensor:
-    """Ridge regression. Shapes: given, wanted `(M, D)`, of mean 0 → `(D, D)`, to multiply with
+    """Ridge regression. Shapes: given, wanted `(I, D)`, of mean 0 → `(D, D)`, to multiply with
     from the right."""
     squares = given.T @ given
     ridge = RIDGE * squares.diagonal().mean() * torch.eye(len(squares))

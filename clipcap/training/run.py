@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from clipcap.training.model import PrefixLanguageModel
 from clipcap.training.parts import Parts, as_started_from, start
 from clipcap.training.stage import Stage, run_stage
 from clipcap.training.stages import (
+    any_view,
     captioning_stage,
     mapper_pretraining_stage,
     pretraining_stage,
@@ -40,6 +42,9 @@ from clipcap.training.text_only import embed_captions, text_side
 from clipcap.training.together import tune_together
 from clipcap.training.tower import tune_tower
 from clipcap.training.work_folder import claimed
+
+FEWEST_REFERENCES = 3
+"""Of an unseen image whose captions are to be a reward: fewer say too little."""
 
 
 def train(data: Path, out: Path, config: TrainingConfig) -> None:
@@ -64,22 +69,22 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
     splits = read_splits(data, held_out=config.held_out, seed=config.seed)
     torch.manual_seed(config.seed)
     config = as_started_from(config)
-    texts = _texts(config, splits)
-    parts = start(config, splits, texts)
+    unseen = _unseen(config, splits)
+    parts = start(config, splits, [c for captions in unseen for c in captions])
     # What would fail after hours of training fails now.
     bundles.require_apart(out, parts.encoder)
     longest_caption(parts.decoder, config)
     if config.text_only or config.pretrain_mapper:
         text_side(parts.encoder)
     work = out.with_name(out.name + ".work")
-    with claimed(work, config, splits, texts):
-        _train(parts, splits, texts, config, work, out)
+    with claimed(work, config, splits, unseen):
+        _train(parts, splits, unseen, config, work, out)
 
 
 def _train(
     parts: Parts,
     splits: Splits,
-    texts: Sequence[str],
+    unseen: Sequence[tuple[str, ...]],
     config: TrainingConfig,
     work: Path,
     out: Path,
@@ -88,12 +93,12 @@ def _train(
     device = processes.device
     history: dict[str, Any] = {}
     if config.tower_epochs:
-        parts.encoder, history["tower"] = tune_tower(parts.encoder, splits, config, work)
+        parts.encoder, history["tower"] = tune_tower(parts.encoder, splits, unseen, config, work)
     train, dev = _embeddings(parts.encoder, splits, config, work)
     parts.decoder.to(device)
     mapper = StandardizedMapper(parts.mapper, train, learned=bool(config.start_from)).to(device)
-    if texts:
-        stage = _pretraining(parts, mapper, texts, splits, (train, dev), config)
+    if unseen:
+        stage = _pretraining(parts, mapper, unseen, splits, (train, dev), config)
         history["pretraining"] = run_stage(stage, config, work)
     adapt(parts.decoder, config)
     module = PrefixLanguageModel(mapper, parts.decoder.model)
@@ -106,7 +111,7 @@ def _train(
         train, dev = _embeddings(parts.encoder, splits, config, work)
         evaluate = dev_evaluation(parts.decoder, module, splits, dev, config)
     if config.self_critical_epochs:
-        stage = self_critical_stage(parts, module, splits, train, evaluate, config)
+        stage = _self_critical(parts, module, unseen, splits, train, evaluate, config)
         history["self_critical"] = run_stage(stage, config, work)
     merge(parts.decoder)
     mapper.merged()
@@ -122,29 +127,59 @@ def _train(
 def _pretraining(
     parts: Parts,
     mapper: StandardizedMapper,
-    texts: Sequence[str],
+    unseen: Sequence[tuple[str, ...]],
     splits: Splits,
     embeddings: tuple[Tensor, Tensor],
     config: TrainingConfig,
 ) -> Stage:
     """`embeddings` are those of train and dev."""
     if not config.pretrain_mapper:
+        texts = [caption for captions in unseen for caption in captions]
         return pretraining_stage(parts, texts, splits, config)
     train, dev = embeddings
-    imagined = ImaginedEmbeddings(parts.encoder, texts, splits.train, train)
+    imagined = ImaginedEmbeddings(parts.encoder, unseen, splits.train, train)
     module = PrefixLanguageModel(mapper, parts.decoder.model)
     evaluate = dev_evaluation(parts.decoder, module, splits, dev, config)
-    return mapper_pretraining_stage(parts, module, texts, imagined, evaluate, config)
+    return mapper_pretraining_stage(parts, module, unseen, imagined, evaluate, config)
 
 
-def _texts(config: TrainingConfig, splits: Splits) -> list[str]:
-    """What the decoder reads first, without any caption that dev is measured with."""
+def _self_critical(
+    parts: Parts,
+    module: PrefixLanguageModel,
+    unseen: Sequence[tuple[str, ...]],
+    splits: Splits,
+    train: Tensor,
+    evaluate: Callable[[], dict[str, float]],
+    config: TrainingConfig,
+) -> Stage:
+    references = [example.captions for example in splits.train]
+    if not config.self_critical_unseen:
+        seen = partial(any_view, train)
+        return self_critical_stage(parts, module, references, seen, evaluate, config)
+    told = [captions for captions in unseen if len(captions) >= FEWEST_REFERENCES]
+    imagined = ImaginedEmbeddings(parts.encoder, told, splits.train, train)
+
+    def seen_or_imagined(items: Tensor) -> Tensor:
+        """The images that are there come first."""
+        drawn = imagined.draw((items - len(train)).clamp_min(0))
+        there = any_view(train, items.clamp_max(len(train) - 1))
+        return torch.where((items < len(train))[:, None], there, drawn)
+
+    return self_critical_stage(
+        parts, module, [*references, *told], seen_or_imagined, evaluate, config
+    )
+
+
+def _unseen(config: TrainingConfig, splits: Splits) -> list[tuple[str, ...]]:
+    """Captions for the decoder to read first, those of one image together, and those of train;
+    without any that dev is measured with."""
     if config.pretrain_text is None:
         return []
     held_out = {clean_caption(c, config) for example in splits.dev for c in example.captions}
-    texts = [clean_caption(text, config) for text in read_texts(config.pretrain_text)]
-    texts += [clean_caption(c, config) for example in splits.train for c in example.captions]
-    return [text for text in texts if text and text not in held_out]
+    told = [*read_texts(config.pretrain_text), *(example.captions for example in splits.train)]
+    cleaned = [tuple(clean_caption(caption, config) for caption in captions) for captions in told]
+    left = [tuple(c for c in captions if c and c not in held_out) for captions in cleaned]
+    return [captions for captions in left if captions]
 
 
 def _embeddings(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from clipcap.errors import TrainingError
+from clipcap.training.average import WeightAverage
 from clipcap.training.batches import make_batches, split_batch
 from clipcap.training.checkpoint import Checkpoints
 from clipcap.training.config import TrainingConfig
@@ -65,7 +67,8 @@ class _Loop:
         self._processes = PartialState()
         self._checkpoints = Checkpoints(work / stage.name)
         self._optimizer = _optimizer(stage, config.weight_decay)
-        self._progress = self._checkpoints.resume(stage.module, self._optimizer)
+        self._average = WeightAverage(stage.module, config.average) if config.average else None
+        self._progress = self._checkpoints.resume(stage.module, self._optimizer, self._average)
         self._per_epoch = math.ceil(len(stage.lengths) / stage.batch_size)
         self._total = self._per_epoch * stage.epochs
         self._write = self._scalar_writer(work)
@@ -139,10 +142,19 @@ class _Loop:
                 "try a lower learning_rate"
             )
         self._optimizer.step()
+        if self._average:
+            self._average.update(number)
         self._write({"loss": value, "learning_rate": scale * stage.learning_rate}, number)
         return value
 
     def _end_epoch(self, bar: tqdm[Any]) -> None:
+        with self._judged_weights():
+            self._measure(bar)
+
+    def _judged_weights(self) -> AbstractContextManager[None]:
+        return self._average.in_place() if self._average else nullcontext()
+
+    def _measure(self, bar: tqdm[Any]) -> None:
         stage, progress = self._stage, self._progress
         stage.module.eval()
         measured = [stage.evaluate() if self._processes.is_main_process else {}]
@@ -165,7 +177,9 @@ class _Loop:
 
     def _save(self) -> None:
         if self._processes.is_main_process:
-            self._checkpoints.save(self._stage.module, self._optimizer, self._progress)
+            self._checkpoints.save(
+                self._stage.module, self._optimizer, self._progress, self._average
+            )
         self._processes.wait_for_everyone()
 
 

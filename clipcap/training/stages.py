@@ -63,17 +63,18 @@ def pretraining_stage(
 def mapper_pretraining_stage(
     parts: Parts,
     module: PrefixLanguageModel,
-    texts: Sequence[str],
+    unseen: Sequence[Sequence[str]],
     imagined: ImaginedEmbeddings,
     evaluate: Callable[[], dict[str, float]],
     config: TrainingConfig,
 ) -> Stage:
-    train = tokenize(texts, parts.decoder, config)
+    train = tokenize([c for captions in unseen for c in captions], parts.decoder, config)
+    owners = torch.tensor([i for i, captions in enumerate(unseen) for _ in captions])
     return Stage(
         name="pretraining",
         module=module,
         lengths=train.lengths,
-        loss=_captioning_loss(module, train, imagined.draw, config),
+        loss=_captioning_loss(module, train, lambda items: imagined.draw(owners[items]), config),
         evaluate=evaluate,
         judge=lambda measured: -measured["dev_loss"],
         epochs=config.pretrain_epochs,
@@ -139,18 +140,20 @@ def any_view(embeddings: Tensor, images: Tensor) -> Tensor:
 def self_critical_stage(
     parts: Parts,
     module: PrefixLanguageModel,
-    splits: Splits,
-    embeddings: Tensor,
+    references: Sequence[Sequence[str]],
+    seen: Callable[[Tensor], Tensor],
     evaluate: Callable[[], dict[str, float]],
     config: TrainingConfig,
 ) -> Stage:
+    """`references` are the captions of each image, and `seen` draws an embedding of each:
+    items `(B,)` → `(B, D)`."""
     decoder = parts.decoder
     stop_id = decoder.end_of_text_id
-    reward = CiderReward([example.captions for example in splits.train])
+    reward = CiderReward(references)
 
     def loss(items: Tensor) -> Tensor:
         module.train(False)  # what is sampled from is what is trained: no dropout
-        embedding = any_view(embeddings, items).to(decoder.model.device)
+        embedding = seen(items).to(decoder.model.device)
         targets = sample(
             module,
             embedding,
@@ -168,7 +171,7 @@ def self_critical_stage(
     return Stage(
         name="self_critical",
         module=module,
-        lengths=[1] * len(splits.train),
+        lengths=[1] * len(references),
         loss=loss,
         evaluate=evaluate,
         judge=lambda measured: measured["cider_d"],

@@ -73,7 +73,7 @@ def tune_together(
     """
     clip = encoders.load_clip(parts.encoder)
     clip.model.to(PartialState().device)
-    unlock(clip, config.tower_groups)
+    unlock(clip, config)
     module = TogetherModel(
         ContrastiveModel(clip.model), captioner, normalize=config.normalize_embedding
     )

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -23,6 +24,7 @@ from clipcap import encoder as encoders
 from clipcap.data import Example, Splits
 from clipcap.data.pictures import Picture
 from clipcap.encoder import ClipModel, Encoder
+from clipcap.errors import TrainingError
 from clipcap.training.augment import augment
 from clipcap.training.captions import clean_caption
 from clipcap.training.config import TrainingConfig
@@ -31,6 +33,8 @@ from clipcap.training.stage import Stage, run_stage
 
 CAPTIONS_EACH = 2
 """Captions of an image in one step: more cost time and say little new."""
+PARAPHRASED_IMAGES = 256
+"""In one step. A text costs next to nothing beside an image."""
 LARGEST_SCALE = 100.0
 """Of the similarities; as in CLIP, a larger one makes training unstable."""
 RECALL_AT = (1, 10)
@@ -84,6 +88,11 @@ class ContrastiveModel(nn.Module):
         images = nn.functional.normalize(embedding, dim=-1)
         return contrastive_loss(self.scale() * images @ self.encode_texts(tokens).T)  # (B, B·C)
 
+    def paraphrase_loss(self, tokens: Tensor) -> Tensor:
+        """The same between texts. Shapes: tokens `(2·N, T)`, two captions of each image in turn."""
+        texts = self.encode_texts(tokens)
+        return contrastive_loss(self.scale() * texts[0::2] @ texts[1::2].T)
+
     def scale(self) -> Tensor:
         scale: Tensor = self.clip.logit_scale.exp().clamp(max=LARGEST_SCALE)
         return scale
@@ -124,9 +133,14 @@ def recalls(images: Tensor, texts: Tensor, owner: Tensor) -> dict[str, float]:
 
 
 def tune_tower(
-    encoder: Encoder, splits: Splits, config: TrainingConfig, work: Path
+    encoder: Encoder,
+    splits: Splits,
+    unseen: Sequence[Sequence[str]],
+    config: TrainingConfig,
+    work: Path,
 ) -> tuple[Encoder, list[dict[str, float]]]:
-    """Fine-tune the CLIP model that an encoder is the image side of.
+    """Fine-tune the CLIP model that an encoder is the image side of. Its text side may learn from
+    captions of unseen images, too, that those of one image belong together.
 
     Returns its image side as an encoder of its own, kept in `work`/tuned, and what was measured.
     Raises: BundleError, DataError, TrainingError.
@@ -135,16 +149,42 @@ def tune_tower(
     processes = PartialState()
     device = processes.device
     clip.model.to(device)
-    unlock(clip, config.tower_groups)
-    history = run_stage(_stage(encoder, clip, splits, config, device), config, work)
+    unlock(clip, config)
+    paraphrases = Paraphrases(unseen) if config.tower_paraphrases else None
+    history = run_stage(_stage(encoder, clip, splits, paraphrases, config, device), config, work)
     return kept(clip, work / "tuned"), history
 
 
-def unlock(clip: ClipModel, groups: int) -> None:
-    """Let the last layer groups of the image tower learn, and no others."""
+class Paraphrases:
+    """Pairs of captions of one image, of images of which nothing but captions is known."""
+
+    def __init__(self, unseen: Sequence[Sequence[str]]) -> None:
+        """Raises: TrainingError where no two captions are of one image."""
+        self._told = [captions for captions in unseen if len(captions) > 1]
+        if not self._told:
+            raise TrainingError("tower_paraphrases: pretrain_text has no two captions of one image")
+
+    def draw(self) -> list[str]:
+        """Captions of an image in turn, two of each."""
+        draw = random.Random(int(torch.randint(2**31, (1,)).item()))  # noqa: S311 (no secret)
+        told = draw.sample(self._told, min(PARAPHRASED_IMAGES, len(self._told)))
+        return [caption for captions in told for caption in draw.sample(captions, 2)]
+
+
+def unlock(clip: ClipModel, config: TrainingConfig) -> None:
+    """Let the last layer groups of the image tower learn, and no others, and let the images of a
+    batch pass by some of its blocks, the deeper the more.
+
+    Source: Huang et al., "Deep Networks with Stochastic Depth", arXiv 1603.09382.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # open_clip's, of where timm keeps a helper
-        clip.model.lock_image_tower(unlocked_groups=groups)
+        clip.model.lock_image_tower(unlocked_groups=config.tower_groups)
+    if not config.tower_drop_path:
+        return
+    blocks = [m for m in clip.model.visual.modules() if hasattr(m, "drop_path")]
+    for depth, block in enumerate(blocks, start=1):
+        block.drop_path = DropPath(config.tower_drop_path * depth / len(blocks))
 
 
 def kept(clip: ClipModel, folder: Path) -> Encoder:
@@ -184,6 +224,7 @@ def _stage(
     encoder: Encoder,
     clip: ClipModel,
     splits: Splits,
+    paraphrases: Paraphrases | None,
     config: TrainingConfig,
     device: torch.device,
 ) -> Stage:
@@ -193,6 +234,9 @@ def _stage(
         examples = [splits.train[item] for item in items.tolist()]
         view, captions = seen(encoder, examples, CAPTIONS_EACH, config)
         value: Tensor = module(view.to(device), clip.tokenize(captions).to(device))
+        if paraphrases:
+            pairs = clip.tokenize(paraphrases.draw()).to(device)
+            value = value + config.tower_paraphrases * module.paraphrase_loss(pairs)
         return value
 
     @torch.inference_mode()

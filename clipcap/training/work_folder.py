@@ -31,7 +31,7 @@ ANYTIME = {"name", "licence", "decoding", "tensorboard", "checkpoint_steps"}
 
 @contextmanager
 def claimed(
-    work: Path, config: TrainingConfig, splits: Splits, texts: Sequence[str]
+    work: Path, config: TrainingConfig, splits: Splits, unseen: Sequence[Sequence[str]]
 ) -> Iterator[None]:
     """One run at a time works in the folder, in one process or several; it goes on only as it was
     begun, on the same data.
@@ -44,7 +44,7 @@ def claimed(
         with processes.main_process_first():
             if processes.is_main_process:
                 _acquire(lock, work)
-            _require_as_begun(work, config, splits, texts)
+            _require_as_begun(work, config, splits, unseen)
         yield
     finally:
         lock.release()
@@ -59,11 +59,11 @@ def _acquire(lock: FileLock, work: Path) -> None:
 
 
 def _require_as_begun(
-    work: Path, config: TrainingConfig, splits: Splits, texts: Sequence[str]
+    work: Path, config: TrainingConfig, splits: Splits, unseen: Sequence[Sequence[str]]
 ) -> None:
     """A stage that has not begun may be described anew, and is then held to that."""
     record = json.loads(config.model_dump_json(exclude=ANYTIME))
-    record["data"] = _digest(splits, texts)
+    record["data"] = _digest(splits, unseen)
     path = work / "run.json"
     begun = json.loads(path.read_text()) if path.exists() else record
     changed = sorted(key for key in record if _begun_with(begun, key) != record[key])
@@ -90,12 +90,12 @@ def _is_ahead(key: str, work: Path) -> bool:
     return not any((work / later).exists() for later in STAGES[STAGES.index(stage) :])
 
 
-def _digest(splits: Splits, texts: Sequence[str]) -> str:
+def _digest(splits: Splits, unseen: Sequence[Sequence[str]]) -> str:
     digest = hashlib.sha256()
     for examples in (splits.train, splits.dev):
         digest.update(b"images\0")
         for example in examples:
             digest.update("\0".join([example.image.name, *example.captions, "\n"]).encode())
-    for text in texts:
-        digest.update(f"{text}\n".encode())
+    for captions in unseen:
+        digest.update("\0".join([*captions, "\n"]).encode())
     return digest.hexdigest()[:16]

@@ -11,7 +11,7 @@ from clipcap import encoder as encoders
 from clipcap.data import Example
 from clipcap.data.pictures import ImageFile
 from clipcap.encoder import Encoder
-from clipcap.training.imagined import ImaginedEmbeddings, fit
+from clipcap.training.imagined import ImaginedEmbeddings, embed_together, fit
 from clipcap.training.text_only import embed_captions
 from tests.tiny_bundle import READING_TOWER, build_tiny_tower
 
@@ -44,7 +44,7 @@ def test_a_text_is_given_embeddings_as_its_images_have_them(encoder: Encoder) ->
     there, aside = torch.randn(texts.shape[1], texts.shape[1]), torch.randn(texts.shape[1])
     examples = [Example(PICTURE, (caption,)) for caption in CAPTIONS]
     views = torch.stack([texts @ there + aside, texts @ there - aside], dim=1)  # (I, 2, D)
-    imagined = ImaginedEmbeddings(encoder, ["two red dogs"], examples, views)
+    imagined = ImaginedEmbeddings(encoder, [("two red dogs",)], examples, views)
     drawn = imagined.draw(torch.zeros(4000, dtype=torch.long))
     expected = embed_captions(encoder, ["two red dogs"]) @ there
     near = aside.norm() / 4
@@ -54,3 +54,10 @@ def test_a_text_is_given_embeddings_as_its_images_have_them(encoder: Encoder) ->
     )
     assert sides.mean() < near
     assert (drawn[0] - drawn[1:20]).norm(dim=1).max() > near  # not always the same
+
+
+def test_captions_of_one_image_say_together_where_it_is(encoder: Encoder) -> None:
+    each = embed_captions(encoder, ["two red dogs", "one black cat", "a boat"])
+    together = embed_together(encoder, [("two red dogs", "one black cat"), ("a boat",)])
+    mean = torch.nn.functional.normalize(each[:2].sum(dim=0), dim=0)
+    torch.testing.assert_close(together, torch.stack([mean, each[2]]))

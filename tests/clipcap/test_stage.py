@@ -85,6 +85,26 @@ def test_a_stage_ends_when_nothing_has_got_better_and_keeps_its_best(tmp_path: P
     assert run_stage(again, configure(patience=3), tmp_path) == history
 
 
+def test_the_average_of_the_weights_is_measured_and_kept(tmp_path: Path) -> None:
+    decay, seen = 0.8, []
+    plain = line_stage(epochs=1)
+    step = plain.module.register_forward_pre_hook(
+        lambda module, _: seen.append(module.weight.item())  # after each step, the next one's
+    )
+    run_stage(plain, configure(), tmp_path / "plain")
+    step.remove()
+    by_hand = 0.0  # what the weights begin with
+    for number, weight in enumerate([*seen[1:7], plain.module.weight.item()]):
+        by_hand += (1 - min(decay, (1 + number) / (10 + number))) * (weight - by_hand)
+
+    averaged = line_stage(epochs=1)
+    history = run_stage(averaged, configure(average=decay), tmp_path / "averaged")
+    assert averaged.module.weight.item() == pytest.approx(by_hand, abs=1e-5)
+    x = torch.linspace(-1, 1, ITEMS)[:, None]
+    measured = (averaged.module(x) - 3 * x - 1).square().mean().item()
+    assert history[0]["dev_loss"] == pytest.approx(measured, abs=1e-5)
+
+
 def test_a_full_disk_is_said_and_what_was_written_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from timm.layers import DropPath
 
 from clipcap import encoder as encoders
 from clipcap.data import read_splits
 from clipcap.data.pictures import ImageFile
-from clipcap.errors import BundleError
+from clipcap.errors import BundleError, TrainingError
 from clipcap.training.augment import augment
-from clipcap.training.config import TrainingConfig
+from clipcap.training.config import TrainingConfig, read_config
 from clipcap.training.embeddings import embed
-from clipcap.training.tower import contrastive_loss, recalls, tune_tower
+from clipcap.training.text_only import embed_captions
+from clipcap.training.tower import contrastive_loss, recalls, tune_tower, unlock
 from tests.tiny_bundle import (
     CONVOLUTIONAL_TOWER,
     READING_TOWER,
@@ -119,13 +122,52 @@ def test_a_text_side_that_cannot_read_captions_is_refused(tmp_path: Path) -> Non
         encoders.load_clip(encoder)
 
 
-def tune(model: dict[str, object], folder: Path, epochs: int | None = None):  # type: ignore[no-untyped-def]
-    config: TrainingConfig = TUNING
+def test_captions_of_an_image_nobody_has_come_together(tmp_path: Path) -> None:
+    unseen = [(f"{thing} one", f"{thing} two") for thing in ("dog", "cat", "boat", "man", "street")]
+    apart = []
+    for weight in (0.0, 1.0):
+        tuned, _, _ = tune(
+            READING_TOWER, tmp_path / str(weight), unseen=unseen, tower_paraphrases=weight
+        )
+        texts = embed_captions(tuned, [caption for pair in unseen for caption in pair])
+        similarity = texts[0::2] @ texts[1::2].T
+        apart.append((similarity.diagonal().mean() - similarity.mean()).item())
+    assert apart[1] > 2 * apart[0]
+
+
+def test_without_two_captions_of_one_image_there_are_no_paraphrases(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no two captions"):
+        tune(READING_TOWER, tmp_path, unseen=[("a dog",)], tower_paraphrases=1.0)
+
+
+def test_the_deeper_a_block_the_more_images_pass_by_it(tmp_path: Path) -> None:
+    encoder = encoders.load_folder(build_tiny_tower(tmp_path / "tower", CONVOLUTIONAL_TOWER))
+    clip = encoders.load_clip(encoder)
+    unlock(clip, TUNING.model_copy(update={"tower_drop_path": 0.4}))
+    rates = [m.drop_prob for m in clip.model.visual.modules() if isinstance(m, DropPath)]
+    assert rates == sorted(rates)
+    assert rates[-1] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("field", ["tower_paraphrases", "self_critical_unseen"])
+def test_unseen_images_must_be_told_of(field: str) -> None:
+    with pytest.raises(TrainingError, match="need pretrain_text"):
+        read_config(None, {field: "1"})
+
+
+def tune(  # type: ignore[no-untyped-def]
+    model: dict[str, object],
+    folder: Path,
+    epochs: int | None = None,
+    unseen: Sequence[Sequence[str]] = (),
+    **fields: object,
+):
+    config: TrainingConfig = TUNING.model_copy(update=fields)
     if epochs is not None:
         config = config.model_copy(update={"tower_epochs": epochs})
     encoder = encoders.load_folder(build_tiny_tower(folder / "tower", model))
     splits = read_splits(build_colour_data(folder / "data"), held_out=0.1, seed=0)
     (folder / "work").mkdir()
     torch.manual_seed(0)
-    tuned, history = tune_tower(encoder, splits, config, folder / "work")
+    tuned, history = tune_tower(encoder, splits, unseen, config, folder / "work")
     return tuned, history, splits

@@ -91,9 +91,20 @@ def test_texts_are_read_gzipped_or_not(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_bytes(lines)
     (tmp_path / "t.jsonl.gz").write_bytes(gzip.compress(lines))
     assert read_texts(tmp_path / "t.jsonl") == read_texts(tmp_path / "t.jsonl.gz")
+    assert read_texts(tmp_path / "t.jsonl") == [("a dog",), ("a cat",)]
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(lines)[:-12])
     with pytest.raises(DataError, match=r"cut\.jsonl\.gz"):
         read_texts(tmp_path / "cut.jsonl.gz")
+
+
+def test_texts_of_one_image_are_read_together(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"captions": ["a dog", "an animal"]}\n{"caption": "a cat"}\n')
+    assert read_texts(path) == [("a dog", "an animal"), ("a cat",)]
+    for line in ('{"captions": "a dog"}', '{"captions": [1]}', '{"text": "a dog"}'):
+        path.write_text(line)
+        with pytest.raises(DataError, match="line 1"):
+            read_texts(path)
 
 
 @pytest.mark.parametrize(
@@ -220,16 +231,19 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
 
 
 def test_no_dev_caption_is_read_while_pretraining(tmp_path: Path) -> None:
-    from clipcap.training.run import _texts
+    from clipcap.training.run import _unseen
 
     data = build_colour_data(tmp_path / "data")
     splits = read_splits(data, held_out=0.1, seed=0)
     text = tmp_path / "text.jsonl"
-    text.write_text('{"caption": "A red square."}\n{"caption": "a dog"}\n')
+    text.write_text(
+        '{"caption": "A red square."}\n{"captions": ["a red square", "A dog.", "a cat"]}\n'
+    )
     config = TINY_CONFIG.model_copy(update={"pretrain_text": text})
-    texts = _texts(config, splits)
-    assert "a dog" in texts
-    assert "a red square" not in texts  # dev has it, so even train's own copy is left out
+    unseen = _unseen(config, splits)
+    assert unseen[0] == ("a dog", "a cat")
+    # dev has it, so even train's own copy is left out
+    assert all("a red square" not in captions for captions in unseen)
 
 
 @pytest.mark.slow
@@ -238,7 +252,8 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     data = build_colour_data(tmp_path / "data")
     tower = build_tiny_tower(tmp_path / "tower", READING_TOWER)
     text = tmp_path / "text.jsonl"
-    text.write_text("".join(f'{{"caption": "a dog number {i} runs"}}\n' for i in range(200)))
+    told = '{{"captions": ["a dog number {0} runs", "dog {0} is running", "{0} dogs"]}}\n'
+    text.write_text("".join(told.format(i) for i in range(70)))
     fields = {
         **TINY_CONFIG.model_dump(
             mode="json", exclude={"decoding", "start_from"}, exclude_none=True
@@ -252,10 +267,16 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
         "tower_epochs": 2,
         "tower_batch": 16,
         "tower_groups": 1,
+        "tower_paraphrases": 0.5,
+        "tower_drop_path": 0.1,
+        "average": 0.9,
         "views": 2,
         "epochs": 8,
         "together_epochs": 4,
         "together_batch": 8,
+        "self_critical_epochs": 2,
+        "self_critical_batch": 8,
+        "self_critical_unseen": True,
         "checkpoint_steps": 1,
     }
     options = [f"--{name.replace('_', '-')}={value}" for name, value in fields.items()]
@@ -269,6 +290,7 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     kill_once(command(killed), killed.with_name("killed.work") / "pretraining")
     kill_once(command(killed), killed.with_name("killed.work") / "captioning")
     kill_once(command(killed), killed.with_name("killed.work") / "together")
+    kill_once(command(killed), killed.with_name("killed.work") / "self_critical")
     subprocess.run(command(killed), check=True, capture_output=True)
 
     stored = ("clip/open_clip_model.safetensors", "mapper.safetensors", "decoder/model.safetensors")
