@@ -57,6 +57,10 @@ class PostgreSQL:
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://captioning@/{database}?host={self.data}"
 
+    @property
+    def socket(self) -> Path:
+        return self.data / ".s.PGSQL.5432"
+
     def start(self) -> None:
         options = (
             "listen_addresses=",
