@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PARALLEL := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast check bench bench-gpu bench-quality bundled-model clean venv venv-dev
+.PHONY: help run test test-fast check chaos bench bench-gpu bench-quality bundled-model clean venv venv-dev
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -25,6 +25,9 @@ check: venv-dev ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+chaos: venv-dev ## Kill parts of a whole service at random, again and again; ARGS="--runs 20" for longer
+	$(BIN)/python -m tests.chaos.run $(ARGS)
 
 bench: venv-dev ## Measure speed side by side; results in benchmarks/results.md
 	$(BIN)/python -m benchmarks cpu

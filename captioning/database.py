@@ -44,6 +44,9 @@ BUSY_PAUSE_S = 0.02
 CONNECT_TIMEOUT_S = 5
 LOCK_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_S = 30
+SILENCE_S = 5
+"""How much longer than its own timeouts to wait for a PostgreSQL that does not even say that they
+have run out. As long for the ping of a connection that is taken into use."""
 ALTER_TIMEOUT_S = 600
 """A statement that alters tables may have millions of rows to read: for a new index, say."""
 NO_WRITES = ("25006", "0A000")
@@ -163,7 +166,7 @@ def make_engine(
         # Idle in a transaction is only a process that stands still: its locks are let go.
         "idle_in_transaction_session_timeout": STATEMENT_TIMEOUT_S,
     }
-    return create_engine(
+    engine = create_engine(
         url,
         pool_pre_ping=True,
         connect_args={
@@ -173,6 +176,20 @@ def make_engine(
             ),
         },
     )
+    _be_patient(engine, timeouts_s["statement_timeout"] + SILENCE_S)
+    return engine
+
+
+def _be_patient(engine: Engine, patience_s: float) -> None:
+    from captioning.patience import PatientConnection  # who is on SQLite has no driver for it
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(
+        dialect: object, record: object, arguments: list[Any], options: dict[str, Any]
+    ) -> PatientConnection:
+        connection = PatientConnection.connect(*arguments, **options)
+        connection.patience_s, connection.ping_patience_s = patience_s, SILENCE_S
+        return connection
 
 
 class NarrowedSession(Session):

@@ -166,10 +166,13 @@ def abandoned_images(session: Session, *, older_than_s: float, limit: int) -> Se
     return session.scalars(query.order_by(func.random()).limit(limit)).all()
 
 
-def stored_images(session: Session, image_ids: Collection[str]) -> set[str]:
-    """The ids of those of the images that jobs refer to."""
-    query = select(Image.id).where(Image.id.in_(image_ids), Image.stored_at.is_not(None))
-    return set(session.scalars(query))
+def images_in_use(session: Session, image_ids: Collection[str]) -> set[str]:
+    """The ids of those of the images that jobs refer to, or will if a transaction that is still
+    under way ends well: it has locked their rows."""
+    these = select(Image.id).where(Image.id.in_(image_ids))
+    pending = these.where(Image.stored_at.is_(None)).with_for_update(skip_locked=True)
+    free = session.scalars(pending).all()
+    return set(session.scalars(these.where(Image.id.not_in(free))))
 
 
 def delete_pending_images(session: Session, image_ids: Collection[str]) -> None:

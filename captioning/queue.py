@@ -383,18 +383,21 @@ class Queue:
     def discard(self, images: Sequence[Image]) -> None:
         """Remove the bytes, then the rows, of those images that no job refers to.
 
-        The tables are asked again: a commit that was reported as failed may have succeeded.
+        The tables are asked again: a commit that was reported as failed may have succeeded, or
+        may still be under way in a server whose connection broke.
         An image whose bytes cannot be removed keeps its row and stands in no other's way,
         but a store that refuses several is taken to be away.
 
         Raises: Unavailable, when the rest has been removed.
         """
-        with self._whole.read() as session:
-            stored = queries.stored_images(session, [image.id for image in images])
+        if not images:
+            return
+        with self._whole.write() as session:
+            in_use = queries.images_in_use(session, [image.id for image in images])
         gone: list[str] = []
         failures: list[StorageUnavailable] = []
         for image in images:
-            if image.id in stored:
+            if image.id in in_use:
                 continue
             if len(failures) == REFUSALS_OF_A_STORE_THAT_IS_AWAY:
                 break

@@ -57,6 +57,10 @@ class PostgreSQL:
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://captioning@/{database}?host={self.data}"
 
+    @property
+    def socket(self) -> Path:
+        return self.data / ".s.PGSQL.5432"
+
     def start(self) -> None:
         options = (
             "listen_addresses=",
@@ -73,7 +77,7 @@ class PostgreSQL:
                 cwd="/",
                 stdout=log,
                 stderr=log,
-                preexec_fn=_end_with_the_tests,
+                preexec_fn=end_with_the_tests,
             )
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers():
@@ -168,7 +172,7 @@ class Valkey:
         self._process = subprocess.Popen(
             [get_binary_path(), *base, "--dir", str(self._folder), *self._options],
             stdout=subprocess.DEVNULL,
-            preexec_fn=_end_with_the_tests,
+            preexec_fn=end_with_the_tests,
         )
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers():
@@ -265,7 +269,7 @@ def _migrate(url: str) -> None:
     database.close()
 
 
-def _end_with_the_tests() -> None:
+def end_with_the_tests() -> None:
     """In the server's process: be killed when the test run is, which runs no atexit then.
 
     Linux does so when the *thread* ends that started the server: start it in the main one.

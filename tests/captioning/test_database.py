@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sqlalchemy.exc import IntegrityError, StatementError
 from captioning.database import Database, db_now
 from captioning.errors import DatabaseUnavailable
 from captioning.models import Image, Job
+from tests.chaos.proxy import Proxy
 from tests.factories import add_image, add_job, add_jobs, read_job
 from tests.servers import postgresql
 
@@ -197,6 +199,42 @@ def test_a_postgresql_that_restarts_is_found_again() -> None:
             outlive_the_server()
         with database.write() as session:
             assert session.scalar(text("SELECT 1")) == 1
+        database.close()
+
+
+def test_a_postgresql_that_has_fallen_silent_is_unavailable_until_it_speaks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A frozen host, a firewall that has forgotten: everything is taken, nothing answered."""
+    monkeypatch.setattr("captioning.database.CONNECT_TIMEOUT_S", 2)
+    monkeypatch.setattr("captioning.database.STATEMENT_TIMEOUT_S", 1)
+    monkeypatch.setattr("captioning.database.SILENCE_S", 1)
+    network = Proxy(postgresql().socket)
+    with postgresql().database() as url, closing(network):
+        host = f"host=127.0.0.1&port={network.port}"
+        database = Database(f"{url.partition('?')[0]}?{host}")
+
+        def ask() -> None:
+            with database.write() as session:
+                session.execute(text("SELECT 1"))
+
+        def ask_as_it_falls_silent() -> None:
+            with database.write() as session:
+                session.execute(text("SELECT 1"))
+                network.swallow()
+                session.execute(text("SELECT 1"))
+
+        with pytest.raises(DatabaseUnavailable, match="did not answer"):
+            ask_as_it_falls_silent()
+        with pytest.raises(DatabaseUnavailable):
+            ask()  # by a new connection
+        network.heal()
+        ask()
+        network.swallow()
+        with pytest.raises(DatabaseUnavailable):
+            ask()  # by the one that there is
+        network.heal()
+        ask()
         database.close()
 
 

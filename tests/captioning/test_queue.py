@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -331,6 +332,24 @@ def test_a_store_that_fails_in_the_middle_leaves_nothing(
         queue.submit_many(uploads(3), OPTIONS)
     assert nothing_left(queue)
     assert rings(valkey) == 0
+
+
+def test_bytes_outlive_a_commit_that_is_still_under_way(queue: Queue) -> None:
+    """The connection broke before the answer, and the server was not yet done: who asks in
+    between whether there are jobs is told that there are none."""
+    image = Image(filename="0.jpg", sha256="0", width=1, height=1)
+    with queue.database.write() as session:
+        session.add(image)
+    for key in (image.key, image.thumbnail_key):
+        queue.storage.put(key, b"bytes")
+    discarding = threading.Thread(target=queue.discard, args=([image],))
+    with queue.database.write() as session:
+        jobs.submit(session, [image], OPTIONS, max_attempts=3)
+        discarding.start()
+        discarding.join(1)  # where it can, it is done by then
+    discarding.join()
+    assert rows(queue) == {"batch": 0, "image": 1, "job": 1}
+    assert len(files(queue)) == 2
 
 
 def test_a_store_that_is_away_leaves_nothing(queue: Queue) -> None:
