@@ -6,7 +6,7 @@ with Client("http://127.0.0.1:8000") as client:
     print(client.caption("photo.jpg").text)
 """
 
-from captioning.client.answers import Caption, Job, Outcome, Progress
+from captioning.client.answers import Batch, Caption, Image, Job, Outcome, Progress
 from captioning.client.asynchronous import AsyncClient
 from captioning.client.errors import CaptioningFailed, RequestRefused, ServiceUnreachable, TimedOut
 from captioning.client.synchronous import Client
@@ -16,6 +16,8 @@ __all__ = [
     "AsyncClient",
     "Job",
     "Caption",
+    "Image",
+    "Batch",
     "Outcome",
     "Progress",
     "CaptioningFailed",

@@ -29,6 +29,16 @@ class JobError(_Answer):
     message: str
 
 
+class Image(_Answer):
+    """Where the photograph is, as paths at the service, and what it was called."""
+
+    url: str
+    thumbnail_url: str
+    filename: str
+    width: int
+    height: int
+
+
 class Job(_Answer):
     """A photograph and what has become of it, as it was when the service was asked."""
 
@@ -39,8 +49,12 @@ class Job(_Answer):
     num_captions: int
     max_words: int | None
     caption: str | None
+    edited: bool
+    decorative: bool
+    alt: str | None
     captions: tuple[Caption, ...]
     error: JobError | None
+    image: Image
     batch_id: str | None
     attempts: int
     created_at: datetime
@@ -61,7 +75,8 @@ class Jobs(_Answer):
 
 
 class Rejected(_Answer):
-    index: int
+    filename: str
+    index: int | None
     code: str
     message: str
 

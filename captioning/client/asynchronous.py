@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
-from captioning.client import steps
-from captioning.client.answers import Job, Outcome, Progress
+from captioning.client import changes, many, steps
+from captioning.client.answers import Batch, Job, Outcome, Progress
+from captioning.client.changes import UNCHANGED, Kind, Unchanged
 from captioning.client.exchange import Found, Pause, Read, Send, Step, Steps, T
 from captioning.errors import CaptioningError
 from captioning.models import Decoding, JobStatus
@@ -61,13 +63,13 @@ class AsyncClient:
         num_captions: int = 1,
         max_words: int | None = None,
         timeout_s: float = 300,
-        on_progress: Callable[[Progress], None] = steps.no_report,
+        on_progress: Callable[[Progress], None] = many.no_report,
     ) -> AsyncIterator[Outcome]:
         """The outcome of each photograph, in the order given, as they come. A bad one spoils
         no other: its outcome has the error. None is waited for longer than `timeout_s`."""
         options = steps.choices(model, decoding, num_captions, max_words)
-        many = steps.caption_many(photos, options, timeout_s, self._retries, on_progress)
-        return self._iterate(many)
+        plan = many.caption_many(photos, options, timeout_s, self._retries, on_progress)
+        return self._iterate(plan)
 
     async def submit(
         self,
@@ -77,13 +79,33 @@ class AsyncClient:
         decoding: str = Decoding.BEAM,
         num_captions: int = 1,
         max_words: int | None = None,
+        priority: str = "interactive",
         webhook_url: str | None = None,
     ) -> Job:
         """Queue one photograph: a path, bytes, an open file or a PIL image. A message is sent
         to `webhook_url` when it has ended."""
         options = steps.choices(model, decoding, num_captions, max_words)
-        options["webhook_url"] = webhook_url
+        options |= {"priority": priority, "webhook_url": webhook_url}
         return await self._run(steps.submit(photo, options, self._retries))
+
+    def submit_many(
+        self,
+        photos: Sequence[Photo],
+        *,
+        model: str | None = None,
+        decoding: str = Decoding.BEAM,
+        num_captions: int = 1,
+        max_words: int | None = None,
+        priority: str = "interactive",
+        webhook_url: str | None = None,
+        on_progress: Callable[[Progress], None] = many.no_report,
+    ) -> AsyncIterator[Outcome]:
+        """Queue photographs without waiting for captions, in as many batches as they need: an
+        outcome for each, in the order given, whose job says in which batch it is. A message is
+        sent to `webhook_url` when a batch has ended."""
+        options = steps.choices(model, decoding, num_captions, max_words)
+        options |= {"priority": priority, "webhook_url": webhook_url}
+        return self._iterate(many.submit_many(photos, options, self._retries, on_progress))
 
     async def job(self, job_id: str) -> Job:
         """Raises: JobNotFound."""
@@ -97,10 +119,93 @@ class AsyncClient:
         return await self._run(steps.wait(job_id, timeout_s, self._retries))
 
     def jobs(
-        self, *, status: JobStatus | str | None = None, batch: str | None = None
+        self,
+        *,
+        status: JobStatus | str | None = None,
+        batch: str | None = None,
+        model: str | None = None,
+        text: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
     ) -> AsyncIterator[Job]:
-        """All jobs, newest first, fetched page by page as they are asked for."""
-        return self._iterate(steps.list_jobs({"status": status, "batch": batch}, self._retries))
+        """All jobs, newest first, fetched page by page as they are asked for. `text` are words
+        that all occur in the captions; times have a time zone."""
+        filters = {
+            "status": status,
+            "batch": batch,
+            "model": model,
+            "text": text,
+            "created_after": created_after,
+            "created_before": created_before,
+        }
+        return self._iterate(steps.list_jobs(filters, self._retries))
+
+    async def edit(
+        self,
+        job_id: str,
+        *,
+        caption: str | Unchanged | None = UNCHANGED,
+        decorative: bool | None = None,
+    ) -> Job:
+        """Put a text in place of the model's, or None to take it back; say whether the
+        photograph is decorative. What is not named stays.
+
+        Raises: JobNotFound, InvalidOption.
+        """
+        return await self._run(changes.edit(job_id, caption, decorative, self._retries))
+
+    async def cancel(self, job_id: str) -> Job:
+        """End a job that waits or runs.
+
+        Raises: JobNotFound, WrongState.
+        """
+        return await self._run(changes.change_job(job_id, "cancel", self._retries))
+
+    async def retry(self, job_id: str) -> Job:
+        """Queue a job again that has failed or was cancelled.
+
+        Raises: JobNotFound, WrongState.
+        """
+        return await self._run(changes.change_job(job_id, "retry", self._retries))
+
+    async def delete(self, job_id: str) -> None:
+        """Take a job away for good, with its photograph and captions.
+
+        Raises: JobNotFound.
+        """
+        await self._run(changes.delete(steps.job_path(job_id), self._retries))
+
+    async def batch(self, batch_id: str) -> Batch:
+        """Raises: BatchNotFound."""
+        return await self._run(changes.read_batch(batch_id, self._retries))
+
+    async def cancel_batch(self, batch_id: str) -> Batch:
+        """End what waits or runs of a batch.
+
+        Raises: BatchNotFound.
+        """
+        return await self._run(changes.change_batch(batch_id, "cancel", self._retries))
+
+    async def retry_batch(self, batch_id: str) -> Batch:
+        """Queue again what has failed of a batch.
+
+        Raises: BatchNotFound.
+        """
+        return await self._run(changes.change_batch(batch_id, "retry", self._retries))
+
+    async def delete_batch(self, batch_id: str) -> None:
+        """Take a batch away for good, with all its jobs.
+
+        Raises: BatchNotFound.
+        """
+        await self._run(changes.delete(changes.batch_path(batch_id), self._retries))
+
+    async def export(self, batch_id: str, kind: Kind) -> bytes:
+        """A batch as a file: a table (`csv`, UTF-8), JSON lines, or a ZIP of texts.
+
+        Raises: BatchNotFound.
+        """
+        return await self._run(changes.export(batch_id, kind, self._retries))
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -18,6 +18,8 @@ from captioning.errors import CaptioningError, QuotaExceeded
 from captioning.queue import Photo
 
 RETRIED = (429, 502, 503, 504)
+LOST = (502, 504)
+"""Of a proxy that cannot say whether the service got the request."""
 FIRST_DELAY_S, LAST_DELAY_S = 0.5, 8.0
 RETRY_AFTER_MAX_S = 60.0
 
@@ -55,12 +57,16 @@ T = TypeVar("T")
 Steps = Generator[Step, Any, T]
 
 
-def exchange(send: Send, retries: int) -> Steps[httpx.Response]:
-    """Send until there is an answer that is worth no further attempt.
+def exchange(
+    send: Send, retries: int, *, settled: type[CaptioningError] | tuple[()] = ()
+) -> Steps[httpx.Response]:
+    """Send until there is an answer that is worth no further attempt. After one that was lost,
+    a `settled` error says that the request has been carried out, and is answered with.
 
-    Raises: CaptioningError, for an answer of 400 and above.
+    Raises: CaptioningError, for any other answer of 400 and above.
     """
     delay_s = FIRST_DELAY_S
+    lost = False
     for attempt in count():
         # Jitter, so that many clients that were refused together do not come back together.
         pause_s = delay_s * random.uniform(0.5, 1)  # noqa: S311  (no secret)
@@ -69,10 +75,14 @@ def exchange(send: Send, retries: int) -> Steps[httpx.Response]:
         if isinstance(answer, httpx.TransportError):
             error = errors.ServiceUnreachable(f"The service cannot be reached: {answer}.")
             error.__cause__ = answer
+            lost = True
         else:
             if not answer.is_error:
                 return answer
             error = errors.of_answer(answer)
+            if lost and isinstance(error, settled):
+                return answer
+            lost = lost or answer.status_code in LOST
             # Until the next day begins is no time to wait for.
             if answer.status_code not in RETRIED or isinstance(error, QuotaExceeded):
                 raise error

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 from captioning.client import errors
-from captioning.client.answers import Batch, Job, Jobs, Outcome, Progress
+from captioning.client.answers import Job, Jobs
 from captioning.client.exchange import Found, Pause, Read, Send, Steps, exchange
-from captioning.errors import CaptioningError, ImageRejected, NoImage
+from captioning.errors import CaptioningError
 from captioning.models import JobStatus
-from captioning.queue import AllRejected, Photo, Upload
+from captioning.queue import Photo, Upload
 
 API = "/api/v1"
 LONG_POLL_S = 20
-GROUP_PHOTOS, GROUP_BYTES = 20, 50_000_000
-GROUPS_AHEAD = 2
-"""Uploads that are sent before the outcomes of the first are waited for."""
-
+PAGE = 100
+"""Jobs that a listing asks for at once: the most that it gets."""
 
 Options = dict[str, Any]
 
@@ -38,19 +36,19 @@ def choices(model: str | None, decoding: str, num_captions: int, max_words: int 
     }
 
 
-def no_report(progress: Progress) -> None:
-    """Tell nobody."""
+def job_path(job_id: str) -> str:
+    return f"{API}/jobs/{quote(job_id, safe='')}"
 
 
 def submit(photo: Photo, options: Options, retries: int) -> Steps[Job]:
-    upload = yield from _read(photo)
+    upload = yield from read(photo)
     files = [("image", (upload.filename, upload.data))]
-    response = yield from exchange(_post(f"{API}/jobs", files, options), retries)
+    response = yield from exchange(post(f"{API}/jobs", files, options), retries)
     return Job.model_validate_json(response.content)
 
 
 def read_job(job_id: str, retries: int, wait_s: float = 0) -> Steps[Job]:
-    ask = Send("GET", f"{API}/jobs/{job_id}", {"params": {"wait": wait_s} if wait_s else {}})
+    ask = Send("GET", job_path(job_id), {"params": {"wait": wait_s} if wait_s else {}})
     response = yield from exchange(ask, retries)
     return Job.model_validate_json(response.content)
 
@@ -70,117 +68,41 @@ def wait(job_id: str, timeout_s: float, retries: int) -> Steps[Job]:
 def caption(photo: Photo, options: Options, timeout_s: float, retries: int) -> Steps[Job]:
     job = yield from submit(photo, options, retries)
     job = yield from wait(job.id, timeout_s, retries)
-    if error := _error_of(job):
+    if error := error_of(job):
         raise error
     return job
 
 
 def list_jobs(filters: Options, retries: int) -> Steps[None]:
-    cursor = None
+    params: Options = {"limit": PAGE} | {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in filters.items()
+        if value is not None
+    }
     while True:
-        params = {name: value for name, value in filters.items() if value is not None}
-        ask = Send(
-            "GET", f"{API}/jobs", {"params": params | ({"cursor": cursor} if cursor else {})}
-        )
-        response = yield from exchange(ask, retries)
+        response = yield from exchange(Send("GET", f"{API}/jobs", {"params": params}), retries)
         page = Jobs.model_validate_json(response.content)
         for job in page.jobs:
             yield Found(job)
-        cursor = page.next_cursor
-        if cursor is None:
+        if page.next_cursor is None:
             return
+        params = params | {"cursor": page.next_cursor}
 
 
-def caption_many(
-    photos: Sequence[Photo],
-    options: Options,
-    timeout_s: float,
-    retries: int,
-    on_progress: Callable[[Progress], None],
-) -> Steps[None]:
-    """Finds an Outcome for each photograph, in the order given."""
-    sent = finished = 0
-    groups: deque[list[Outcome]] = deque()
-
-    def finish(group: list[Outcome]) -> Steps[None]:
-        nonlocal finished
-        for outcome in group:
-            if outcome.job and not outcome.error:
-                job = yield from wait(outcome.job.id, timeout_s, retries)
-                outcome = Outcome(outcome.photo, job, _error_of(job))
-            finished += 1
-            on_progress(Progress(len(photos), sent, finished))
-            yield Found(outcome)
-
-    while sent < len(photos):
-        group = yield from _send_group(photos[sent : sent + GROUP_PHOTOS], options, retries)
-        sent += len(group)
-        on_progress(Progress(len(photos), sent, finished))
-        groups.append(group)
-        if len(groups) > GROUPS_AHEAD:
-            yield from finish(groups.popleft())
-    for group in groups:
-        yield from finish(group)
-
-
-def _send_group(photos: Sequence[Photo], options: Options, retries: int) -> Steps[list[Outcome]]:
-    """Send as many of the photographs as one request should hold."""
-    outcomes: list[Outcome] = []
-    uploads: list[Upload] = []
-    places: list[int] = []
-    for photo in photos:
-        try:
-            upload = yield from _read(photo)
-        except (NoImage, ImageRejected) as error:
-            outcomes.append(Outcome(photo, None, error))
-            continue
-        places.append(len(outcomes))
-        outcomes.append(Outcome(photo, None, None))
-        uploads.append(upload)
-        if sum(len(upload.data) for upload in uploads) > GROUP_BYTES:
-            break
-    if uploads:
-        found = yield from _send_batch(uploads, options, retries)
-        for place, (job, refusal) in zip(places, found, strict=True):
-            outcomes[place] = Outcome(outcomes[place].photo, job, refusal)
-    return outcomes
-
-
-def _send_batch(
-    uploads: Sequence[Upload], options: Options, retries: int
-) -> Steps[list[tuple[Job | None, CaptioningError | None]]]:
-    files = [("images", (upload.filename, upload.data)) for upload in uploads]
-    try:
-        response = yield from exchange(_post(f"{API}/batches", files, options), retries)
-    except AllRejected as error:
-        return [(None, _refusal(item.code, item.message)) for item in error.rejected]
-    batch = Batch.model_validate_json(response.content)
-    refused = {item.index: _refusal(item.code, item.message) for item in batch.rejected}
-    jobs = iter(batch.jobs)
-    return [
-        (None, refused[place]) if place in refused else (next(jobs), None)
-        for place in range(len(uploads))
-    ]
-
-
-def _refusal(code: str, message: str) -> CaptioningError:
-    return errors.of_code(code, message) or ImageRejected(message)
-
-
-def _error_of(job: Job) -> CaptioningError | None:
+def error_of(job: Job) -> CaptioningError | None:
     if not job.status.finished:
         return errors.TimedOut(job)
     return None if job.status == JobStatus.SUCCEEDED else errors.CaptioningFailed(job)
 
 
-def _read(photo: Photo) -> Steps[Upload]:
+def read(photo: Photo) -> Steps[Upload]:
     result: Upload | CaptioningError = yield Read(photo)
     if isinstance(result, CaptioningError):
         raise result
     return result
 
 
-def _post(path: str, files: list[Any], options: Options) -> Send:
+def post(path: str, files: list[Any], options: Options) -> Send:
     data = {name: str(value) for name, value in options.items() if value is not None}
     # One key for all attempts: an upload whose answer was lost is not carried out twice.
     headers = {"Idempotency-Key": str(uuid.uuid4())}

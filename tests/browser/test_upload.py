@@ -6,7 +6,11 @@ import base64
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
+from sqlalchemy import func, select
+
+from captioning.models import Batch
+from captioning.queue import Queue
 
 pytestmark = pytest.mark.slow
 
@@ -252,3 +256,55 @@ def test_a_service_that_is_full_says_so_and_keeps_the_choice(
     page.click("#send")
     expect(page.get_by_role("alert")).to_have_text("9 photographs are waiting already.")
     expect(page.locator("#files li")).to_have_count(1)
+
+
+def batches(queue: Queue) -> int:
+    with queue.database.read() as session:
+        return session.scalar(select(func.count()).select_from(Batch)) or 0
+
+
+def test_what_is_sent_again_after_a_lost_answer_makes_one_batch(
+    page: Page, site: str, photographs: list[Path], queue: Queue
+) -> None:
+    def lose(route: Route) -> None:
+        route.fetch()  # it arrives
+        route.abort()
+
+    page.goto(site)
+    page.set_input_files("#images", photographs[:1])
+    page.route(f"{site}/", lose)
+    page.click("#send")
+    expect(page.get_by_role("alert")).to_contain_text("The connection broke")
+    page.unroute(f"{site}/")
+    page.click("#send")
+    page.wait_for_url("**/batches/*")
+    assert batches(queue) == 1
+    page.go_back()  # who sends them once more means to
+    expect(page.locator("#send")).to_be_enabled()
+    page.set_input_files("#images", photographs[:1])
+    page.click("#send")
+    page.wait_for_url("**/batches/*")
+    assert batches(queue) == 2
+
+
+def test_a_second_click_makes_no_second_batch_without_javascript(
+    browser: Browser, site: str, photographs: list[Path], queue: Queue
+) -> None:
+    arrived: list[Route] = []
+
+    def hold(route: Route) -> None:
+        route.fetch()
+        arrived.append(route)
+
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(site)
+    page.get_by_label("Photographs", exact=True).set_input_files(photographs[:1])
+    page.route(f"{site}/", hold, times=1)
+    page.click("#send", no_wait_after=True)
+    while not arrived:
+        page.wait_for_timeout(50)
+    page.click("#send")
+    page.wait_for_url("**/batches/*")
+    assert batches(queue) == 1
+    context.close()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import Event, Thread
 
 import httpx
@@ -33,12 +34,20 @@ def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queue]:
 @pytest.fixture(scope="module")
 def url(queue: Queue) -> Iterator[str]:
     """Where the server answers."""
-    settings, port = queue.settings, free_port()
+    with served(queue.settings) as url:
+        yield url
+
+
+@contextmanager
+def served(settings: Settings, **more: str) -> Iterator[str]:
+    """The address of a server process. `more` are settings of its own."""
+    port = free_port()
     environment = {
         **{name: value for name, value in os.environ.items() if "CAPTIONING_" not in name},
         "CAPTIONING_DATA_DIR": str(settings.data_dir),
         "CAPTIONING_DATABASE_URL": settings.database_url,
         "CAPTIONING_PORT": str(port),
+        **more,
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "web"], env=environment, stderr=subprocess.DEVNULL
@@ -51,9 +60,11 @@ def url(queue: Queue) -> Iterator[str]:
             break
         except httpx.TransportError:
             time.sleep(0.05)
-    yield url
-    process.terminate()
-    process.wait(60)
+    try:
+        yield url
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 @pytest.fixture

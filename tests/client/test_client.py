@@ -6,12 +6,11 @@ import asyncio
 from itertools import islice
 from pathlib import Path
 
-import httpx
 import pytest
 from PIL import Image
 
 from captioning import AsyncClient, Client, webhooks
-from captioning.client import CaptioningFailed, Progress, ServiceUnreachable, TimedOut
+from captioning.client import CaptioningFailed, Progress, ServiceUnreachable, TimedOut, steps
 from captioning.errors import (
     ImageEmpty,
     ImageUnreadable,
@@ -25,6 +24,7 @@ from captioning.errors import (
 from captioning.models import JobStatus
 from captioning.queue import Photo, Queue, Upload
 from tests.acceptance.service import free_port
+from tests.client.lossy import LosesAnswers
 from tests.factories import photo
 
 pytestmark = pytest.mark.slow
@@ -128,7 +128,8 @@ def test_a_job_that_fails_is_an_error_that_holds_it(url: str) -> None:
     assert caught.value.job.status == JobStatus.FAILED
 
 
-def test_jobs_are_listed_over_all_pages(url: str) -> None:
+def test_jobs_are_listed_over_all_pages(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "PAGE", 10)
     with Client(url) as client:
         before = [job.id for job in client.jobs()]
         sent = [client.submit(photo()).id for _ in range(25)]
@@ -137,22 +138,8 @@ def test_jobs_are_listed_over_all_pages(url: str) -> None:
         assert not {job.id for job in client.jobs(status=JobStatus.SUCCEEDED)} & set(sent)
 
 
-class LosesFirstAnswer(httpx.HTTPTransport):
-    """The service gets every request; the answer to the first upload is lost on the way."""
-
-    lost = 0
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        response = super().handle_request(request)
-        if request.method == "POST" and not self.lost:
-            self.lost += 1
-            response.close()
-            raise httpx.ReadError("the answer is lost")
-        return response
-
-
 def test_an_upload_whose_answer_is_lost_makes_one_job(url: str) -> None:
-    way = LosesFirstAnswer()
+    way = LosesAnswers("POST")
     with Client(url) as client, Client(url, transport=way) as unlucky:
         before = len(list(client.jobs()))
         job = unlucky.submit(photo())

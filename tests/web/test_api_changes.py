@@ -107,6 +107,27 @@ def test_a_batch_is_deleted_with_its_jobs(client: FlaskClient, queue: Queue) -> 
     assert kept(queue) == NOTHING
 
 
+def test_the_rest_of_a_batch_is_cancelled_and_the_failed_are_retried(
+    client: FlaskClient, queue: Queue
+) -> None:
+    batch = client.post("/api/v1/batches", data={"images": photos(4)}).headers["Location"]
+    caption(queue, "a wall", limit=1)
+    fail(queue, "No.")
+    answer = client.post(f"{batch}/cancel")
+    assert (answer.status_code, answer.json) == (200, client.get(batch).json)
+    assert [job["status"] for job in answer.json["jobs"]] == [
+        "succeeded",
+        "failed",
+        "cancelled",
+        "cancelled",
+    ]
+    for _ in range(2):  # nothing is left of it the second time
+        answer = client.post(f"{batch}/retry")
+        assert (answer.status_code, answer.headers["Location"]) == (202, batch)
+        assert answer.json["progress"]["queued"] == 1
+        assert answer.json["progress"]["cancelled"] == 2
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -115,6 +136,8 @@ def test_a_batch_is_deleted_with_its_jobs(client: FlaskClient, queue: Queue) -> 
         ("POST", f"/api/v1/jobs/{UNKNOWN}/cancel"),
         ("POST", f"/api/v1/jobs/{UNKNOWN}/retry"),
         ("DELETE", f"/api/v1/batches/{UNKNOWN}"),
+        ("POST", f"/api/v1/batches/{UNKNOWN}/cancel"),
+        ("POST", f"/api/v1/batches/{UNKNOWN}/retry"),
     ],
 )
 def test_what_is_not_there_is_not_changed(client: FlaskClient, method: str, path: str) -> None:

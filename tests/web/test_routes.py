@@ -108,6 +108,8 @@ OWNERS: dict[Route, Callable[[], Sent]] = {
     ("POST", "/api/v1/jobs/<job_id>/retry"): nothing,
     ("GET", "/api/v1/batches/<batch_id>"): nothing,
     ("DELETE", "/api/v1/batches/<batch_id>"): nothing,
+    ("POST", "/api/v1/batches/<batch_id>/cancel"): nothing,
+    ("POST", "/api/v1/batches/<batch_id>/retry"): nothing,
     ("GET", "/api/v1/batches/<batch_id>/export.csv"): nothing,
     ("GET", "/api/v1/batches/<batch_id>/export.jsonl"): nothing,
     ("GET", "/api/v1/batches/<batch_id>/export.zip"): nothing,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from apiflask import APIBlueprint, EmptySchema
 
-from captioning import queries
+from captioning import batches, queries
 from web.api.schemas import BatchBody, BatchForm, batch_body
 from web.current import queue
 from web.etags import conditional
@@ -35,8 +35,7 @@ def create(header: IdempotencyHeader, form: BatchForm) -> tuple[BatchBody, int, 
     )
     once = asked_once(header)
     submission = queue().submit_many(uploads(sent_files("images")), options, once=once)
-    body = _read(submission.batch_id)
-    return body, 202, {"Location": body.links["self"], "Retry-After": "1"}
+    return _accepted(_read(submission.batch_id))
 
 
 @bp.get("/batches/<batch_id>")
@@ -55,6 +54,28 @@ def delete(batch_id: str) -> tuple[str, int]:
     """Delete a batch and all its jobs, with their images and captions, for good."""
     queue().delete_batch(batch_id)
     return "", 204
+
+
+@bp.post("/batches/<batch_id>/cancel")
+@bp.output(BatchBody)
+@bp.doc(responses=[404, 503])
+def cancel(batch_id: str) -> BatchBody:
+    """Cancel the jobs of a batch that have not ended. The others stay as they are."""
+    batches.cancel(queue(), batch_id)
+    return _read(batch_id)
+
+
+@bp.post("/batches/<batch_id>/retry")
+@bp.output(BatchBody, status_code=202)
+@bp.doc(responses=[404, 503])
+def retry(batch_id: str) -> tuple[BatchBody, int, dict[str, str]]:
+    """Queue the jobs of a batch again that have failed. Those that were cancelled stay so."""
+    batches.retry(queue(), batch_id)
+    return _accepted(_read(batch_id))
+
+
+def _accepted(body: BatchBody) -> tuple[BatchBody, int, dict[str, str]]:
+    return body, 202, {"Location": body.links["self"], "Retry-After": "1"}
 
 
 def _read(batch_id: str) -> BatchBody:

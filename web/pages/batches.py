@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from flask import redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from sqlalchemy.orm import Session
 
-from captioning import forecast, jobs, queries
-from captioning.errors import JobNotFound, WrongState
+from captioning import batches, forecast, queries
 from captioning.forecast import Forecast
 from captioning.models import Batch, Job, JobStatus
 from captioning.queries import Progress
@@ -58,29 +54,14 @@ def batch_progress(batch_id: str) -> ResponseReturnValue:
 
 @bp.post("/batches/<batch_id>/cancel")
 def cancel_batch(batch_id: str) -> ResponseReturnValue:
-    """Cancel what has not ended."""
-    for job in _look(batch_id).jobs:
-        if not job.finished_at:
-            _change(jobs.cancel, job.id)
+    batches.cancel(queue(), batch_id)
     return _back(batch_id)
 
 
 @bp.post("/batches/<batch_id>/retry")
 def retry_batch(batch_id: str) -> ResponseReturnValue:
-    """Try again what has failed."""
-    failed = [job for job in _look(batch_id).jobs if job.status == JobStatus.FAILED]
-    for job in failed:
-        _change(jobs.retry, job.id)
-    for model in {job.model for job in failed}:
-        queue().doorbell.ring(model)
+    batches.retry(queue(), batch_id)
     return _back(batch_id)
-
-
-def _change(verb: Callable[[Session, str], None], job_id: str) -> None:
-    """Each in a transaction of its own, which waits for no other job. Somebody else may have
-    been first."""
-    with queue().database.write() as session, suppress(JobNotFound, WrongState):
-        verb(session, job_id)
 
 
 def _back(batch_id: str) -> ResponseReturnValue:
