@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: a request that is sent again under its key is carried out once.
+"""`Idempotency-Key`, and the token of a form: what is sent again is carried out once.
 
 (draft-ietf-httpapi-idempotency-key-header)
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 
 from flask import request
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from captioning.idempotency import Once
 
 CHUNK_BYTES = 1 << 20
+TOKEN = "once"  # noqa: S105  (a field's name)
+"""The hidden field of a form that says which showing of the page it is sent from."""
 
 
 class IdempotencyHeader(BaseModel):
@@ -33,6 +36,19 @@ class IdempotencyHeader(BaseModel):
 def asked_once(header: IdempotencyHeader) -> Once | None:
     key = header.idempotency_key
     return Once(key, _fingerprint()) if key is not None else None
+
+
+def new_token() -> str:
+    return secrets.token_urlsafe(16)
+
+
+def sent_once() -> Once | None:
+    """Of a form with a token. All that is sent belongs to its key: who goes back to the page and
+    chooses another photograph means another upload."""
+    if not request.form.get(TOKEN):
+        return None
+    fingerprint = _fingerprint()
+    return Once(f"form {fingerprint}", fingerprint)
 
 
 def _fingerprint() -> str:

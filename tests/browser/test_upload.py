@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pytest
+from flask import redirect
 from playwright.sync_api import Browser, Page, expect
+from sqlalchemy import func, select
+from werkzeug import Response
+
+from captioning.models import Batch
+from captioning.queue import Queue
+from web.pages import upload
 
 pytestmark = pytest.mark.slow
 
@@ -252,3 +261,72 @@ def test_a_service_that_is_full_says_so_and_keeps_the_choice(
     page.click("#send")
     expect(page.get_by_role("alert")).to_have_text("9 photographs are waiting already.")
     expect(page.locator("#files li")).to_have_count(1)
+
+
+LOSE_ANSWERS = """() => {
+  const add = XMLHttpRequest.prototype.addEventListener;
+  const lost = { load: "never", error: "load" };
+  window.addAsBefore = add;
+  XMLHttpRequest.prototype.addEventListener = function (type, told) {
+    add.call(this, lost[type] ?? type, told);
+  };
+}"""
+"""The service answers, and the page is told that the connection broke."""
+LOSE_NO_MORE = "() => { XMLHttpRequest.prototype.addEventListener = window.addAsBefore; }"
+
+
+def batches(queue: Queue) -> int:
+    with queue.database.read() as session:
+        return session.scalar(select(func.count()).select_from(Batch)) or 0
+
+
+def test_what_is_sent_again_after_a_lost_answer_makes_one_batch(
+    page: Page, site: str, photographs: list[Path], queue: Queue
+) -> None:
+    page.goto(site)
+    page.set_input_files("#images", photographs[:1])
+    page.evaluate(LOSE_ANSWERS)
+    page.click("#send")
+    expect(page.get_by_role("alert")).to_contain_text("The connection broke")
+    page.evaluate(LOSE_NO_MORE)
+    page.click("#send")
+    page.wait_for_url("**/batches/*")
+    assert batches(queue) == 1
+    page.go_back()  # who sends them once more means to
+    expect(page.locator("#send")).to_be_enabled()
+    page.set_input_files("#images", photographs[:1])
+    page.click("#send")
+    page.wait_for_url("**/batches/*")
+    assert batches(queue) == 2
+
+
+def test_a_second_click_makes_no_second_batch_without_javascript(
+    browser: Browser,
+    site: str,
+    photographs: list[Path],
+    queue: Queue,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, clicked_again = Event(), Event()
+
+    def hold_the_first(*args: Any) -> Response:
+        if not made.is_set():
+            made.set()
+            clicked_again.wait(60)
+        return redirect(*args)
+
+    monkeypatch.setattr(upload, "redirect", hold_the_first)
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(site)
+    page.get_by_label("Photographs", exact=True).set_input_files(photographs[:1])
+    button = page.locator("#send").bounding_box()
+    assert button
+    where = button["x"] + 9, button["y"] + 9
+    page.mouse.click(*where)  # which waits for no answer
+    assert made.wait(60)
+    page.mouse.click(*where)
+    page.wait_for_url("**/batches/*")
+    clicked_again.set()
+    assert batches(queue) == 1
+    context.close()

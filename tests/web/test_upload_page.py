@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from flask.testing import FlaskClient
 
-from captioning.queue import Queue
+from captioning import fetching
+from captioning.queue import Queue, Upload
 from tests.factories import photo
 from tests.web.outcomes import start_worker
 from tests.web.sending import BAD_FILES, NOTHING, bad_file, form, kept, part, photos
@@ -22,6 +25,63 @@ def test_a_form_post_leads_to_the_batch_page(client: FlaskClient) -> None:
     page = client.get(answer.location)
     assert page.status_code == 200
     assert "2 photographs" in page.text
+
+
+def token(client: FlaskClient) -> str:
+    found = re.search(r'name="once" value="([^"]+)"', client.get("/").text)
+    assert found
+    return found[1]
+
+
+def send_form(client: FlaskClient, once: str, **fields: str) -> str:
+    sent = form("images", [part(photo())], once=once, **fields)
+    return str(client.post("/", **sent).location)
+
+
+def test_a_form_that_is_sent_twice_makes_one_batch(client: FlaskClient, queue: Queue) -> None:
+    once = token(client)
+    assert send_form(client, once) == send_form(client, once)
+    assert kept(queue) == (1, 1, 1, 2)
+
+
+def test_another_choice_or_another_showing_of_the_page_makes_another_batch(
+    client: FlaskClient, queue: Queue
+) -> None:
+    once, again = token(client), token(client)
+    sent = [send_form(client, once), send_form(client, again)]
+    sent.append(send_form(client, once, num_captions="2"))
+    sent.append(client.post("/", **form("images", photos(1), once=once)).location)
+    assert len(set(sent)) == 4
+
+
+def test_what_was_deleted_may_be_sent_again(client: FlaskClient, queue: Queue) -> None:
+    once = token(client)
+    first = send_form(client, once)
+    assert client.post(f"{first}/delete").status_code == 303
+    assert send_form(client, once) != first
+    assert kept(queue) == (1, 1, 1, 2)
+
+
+def test_a_sample_that_is_clicked_twice_makes_one_batch(client: FlaskClient) -> None:
+    once = token(client)
+    sent = [
+        client.post(f"/samples/{name}", data={"once": once}) for name in ("cat", "cat", "rocket")
+    ]
+    assert sent[0].location == sent[1].location != sent[2].location
+
+
+def test_an_address_is_fetched_once(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def fetch(url: str, max_bytes: int) -> Upload:
+        asked.append(url)
+        return Upload("cat.jpg", photo())
+
+    monkeypatch.setattr(fetching, "fetch", fetch)
+    data = {"once": token(client), "image_url": "https://example.com/cat.jpg"}
+    first, second = (client.post("/", data=data).location for _ in range(2))
+    assert first == second
+    assert len(asked) == 1
 
 
 def test_greedy_finds_one_caption_whatever_else_was_chosen(client: FlaskClient) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
-from itertools import chain
 
 from flask import redirect, render_template, request, send_from_directory, url_for
 from flask.typing import ResponseReturnValue
@@ -18,6 +17,7 @@ from captioning.models import Decoding
 from captioning.queue import MAX_WORDS, AllRejected, Rejection, Upload
 from web import problems, samples
 from web.current import queue, whole_queue
+from web.idempotency import new_token, sent_once
 from web.intake import fetched, sent_files, uploads
 from web.pages.blueprint import bp
 
@@ -32,9 +32,7 @@ def submit() -> ResponseReturnValue:
     """Answer 303 to the batch, or the page again with what was wrong with each file."""
     try:
         options = _chosen_options()
-        url = request.form.get("image_url", "").strip()
-        by_address = [fetched(url)] if url else []
-        return _to_batch(chain(by_address, uploads(sent_files("images"))), options)
+        return _to_batch(_photographs(), options)
     except AllRejected as error:
         return _page(str(error), error.rejected), problems.of_domain(error).status
     except (InvalidRequest, ImageRejected) as error:
@@ -56,8 +54,15 @@ def try_sample(name: str) -> ResponseReturnValue:
     return _to_batch([photo], queue().options(None, Decoding.BEAM, 1))
 
 
+def _photographs() -> Iterator[Upload]:
+    """Fetched and read when they are asked for: not where the form has been sent before."""
+    if url := request.form.get("image_url", "").strip():
+        yield fetched(url)
+    yield from uploads(sent_files("images"))
+
+
 def _to_batch(photos: Iterable[Upload], options: JobOptions) -> ResponseReturnValue:
-    submission = queue().submit_many(photos, options)
+    submission = queue().submit_many(photos, options, once=sent_once())
     return redirect(url_for("pages.batch", batch_id=submission.batch_id), HTTPStatus.SEE_OTHER)
 
 
@@ -88,6 +93,7 @@ def _page(message: str = "", rejected: Iterable[Rejection] = ()) -> str:
         served=served,
         waiting=waiting,
         formats=images.FORMATS,
+        once=new_token(),
         message=message,
         rejected=rejected,
     )

@@ -256,8 +256,17 @@ form.addEventListener("submit", (event) => {
   } else sendAll();
 });
 
+// Who comes back to the page and sends the same photographs again means to.
+function renew() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  const token = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  for (const field of document.querySelectorAll("input[name=once]")) field.value = token;
+}
+
 // Coming back to the page: the browser may have kept it as it was left, or only the choice.
-window.addEventListener("pageshow", () => {
+window.addEventListener("pageshow", (event) => {
+  const [shown] = performance.getEntriesByType("navigation");
+  if (event.persisted || shown?.type === "back_forward") renew();
   busy(false);
   if (chosen.length) show();
   else if (input.files.length) add([...input.files]);
