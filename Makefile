@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Most tests wait for processes half of their time. A file's tests share what they start.
 PARALLEL := -n 2 --dist loadfile
+CODE := captioning clipcap web worker migrations scripts benchmarks examples recipes
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast check chaos bench bench-gpu bench-quality bundled-model clean venv venv-dev
+.PHONY: help run test test-fast check audit chaos bench bench-gpu bench-quality bundled-model clean venv venv-dev
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -20,11 +21,15 @@ test: venv-dev ## Run all tests; sets up all they need, a browser included
 test-fast: venv-dev ## Run the tests that take no processes, browser or training
 	@exec $(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
 
-check: venv-dev ## ruff, mypy --strict, import-linter
+check: venv-dev ## ruff, mypy --strict, import-linter, bandit
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive $(CODE)
+
+audit: venv-dev ## Known vulnerabilities in what is installed, or say that nobody could be asked
+	@$(BIN)/python scripts/audit.py
 
 chaos: venv-dev ## Kill parts of a whole service at random, again and again; ARGS="--runs 20" for longer
 	$(BIN)/python -m tests.chaos.run $(ARGS)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from flask import redirect
+from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import func, select
+from werkzeug import Response
 
 from captioning.models import Batch
 from captioning.queue import Queue
+from web.pages import upload
 
 pytestmark = pytest.mark.slow
 
@@ -258,6 +263,18 @@ def test_a_service_that_is_full_says_so_and_keeps_the_choice(
     expect(page.locator("#files li")).to_have_count(1)
 
 
+LOSE_ANSWERS = """() => {
+  const add = XMLHttpRequest.prototype.addEventListener;
+  const lost = { load: "never", error: "load" };
+  window.addAsBefore = add;
+  XMLHttpRequest.prototype.addEventListener = function (type, told) {
+    add.call(this, lost[type] ?? type, told);
+  };
+}"""
+"""The service answers, and the page is told that the connection broke."""
+LOSE_NO_MORE = "() => { XMLHttpRequest.prototype.addEventListener = window.addAsBefore; }"
+
+
 def batches(queue: Queue) -> int:
     with queue.database.read() as session:
         return session.scalar(select(func.count()).select_from(Batch)) or 0
@@ -266,16 +283,12 @@ def batches(queue: Queue) -> int:
 def test_what_is_sent_again_after_a_lost_answer_makes_one_batch(
     page: Page, site: str, photographs: list[Path], queue: Queue
 ) -> None:
-    def lose(route: Route) -> None:
-        route.fetch()  # it arrives
-        route.abort()
-
     page.goto(site)
     page.set_input_files("#images", photographs[:1])
-    page.route(f"{site}/", lose)
+    page.evaluate(LOSE_ANSWERS)
     page.click("#send")
     expect(page.get_by_role("alert")).to_contain_text("The connection broke")
-    page.unroute(f"{site}/")
+    page.evaluate(LOSE_NO_MORE)
     page.click("#send")
     page.wait_for_url("**/batches/*")
     assert batches(queue) == 1
@@ -288,23 +301,32 @@ def test_what_is_sent_again_after_a_lost_answer_makes_one_batch(
 
 
 def test_a_second_click_makes_no_second_batch_without_javascript(
-    browser: Browser, site: str, photographs: list[Path], queue: Queue
+    browser: Browser,
+    site: str,
+    photographs: list[Path],
+    queue: Queue,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    arrived: list[Route] = []
+    made, clicked_again = Event(), Event()
 
-    def hold(route: Route) -> None:
-        route.fetch()
-        arrived.append(route)
+    def hold_the_first(*args: Any) -> Response:
+        if not made.is_set():
+            made.set()
+            clicked_again.wait(60)
+        return redirect(*args)
 
+    monkeypatch.setattr(upload, "redirect", hold_the_first)
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(site)
     page.get_by_label("Photographs", exact=True).set_input_files(photographs[:1])
-    page.route(f"{site}/", hold, times=1)
-    page.click("#send", no_wait_after=True)
-    while not arrived:
-        page.wait_for_timeout(50)
-    page.click("#send")
+    button = page.locator("#send").bounding_box()
+    assert button
+    where = button["x"] + 9, button["y"] + 9
+    page.mouse.click(*where)  # which waits for no answer
+    assert made.wait(60)
+    page.mouse.click(*where)
     page.wait_for_url("**/batches/*")
+    clicked_again.set()
     assert batches(queue) == 1
     context.close()
