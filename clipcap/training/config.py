@@ -110,6 +110,12 @@ class TrainingConfig(BaseModel):
     self_critical_unseen: bool = Field(
         False, description="over the unseen images, too, by embeddings that they might have"
     )
+    self_critical_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="with the unseen: of what captions say in an embedding; the rest is noise",
+    )
 
     decoding: DecodingOptions = DecodingOptions(beam_size=3)
     licence: str = ""

@@ -70,12 +70,15 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
     torch.manual_seed(config.seed)
     config = as_started_from(config)
     unseen = _unseen(config, splits)
-    parts = start(config, splits, [c for captions in unseen for c in captions])
+    read_first = _read_first(unseen, config, splits)
+    parts = start(config, splits, [c for captions in read_first for c in captions])
     # What would fail after hours of training fails now.
     bundles.require_apart(out, parts.encoder)
     longest_caption(parts.decoder, config)
-    if config.text_only or config.pretrain_mapper:
+    if config.text_only or config.pretrain_mapper or config.self_critical_unseen:
         text_side(parts.encoder)
+    if config.self_critical_unseen:
+        _rewarding(unseen)
     work = out.with_name(out.name + ".work")
     with claimed(work, config, splits, unseen):
         _train(parts, splits, unseen, config, work, out)
@@ -133,14 +136,15 @@ def _pretraining(
     config: TrainingConfig,
 ) -> Stage:
     """`embeddings` are those of train and dev."""
+    told = _read_first(unseen, config, splits)
     if not config.pretrain_mapper:
-        texts = [caption for captions in unseen for caption in captions]
+        texts = [caption for captions in told for caption in captions]
         return pretraining_stage(parts, texts, splits, config)
     train, dev = embeddings
-    imagined = ImaginedEmbeddings(parts.encoder, unseen, splits.train, train)
+    imagined = ImaginedEmbeddings(parts.encoder, told, splits.train, train)
     module = PrefixLanguageModel(mapper, parts.decoder.model)
     evaluate = dev_evaluation(parts.decoder, module, splits, dev, config)
-    return mapper_pretraining_stage(parts, module, unseen, imagined, evaluate, config)
+    return mapper_pretraining_stage(parts, module, told, imagined, evaluate, config)
 
 
 def _self_critical(
@@ -156,13 +160,14 @@ def _self_critical(
     if not config.self_critical_unseen:
         seen = partial(any_view, train)
         return self_critical_stage(parts, module, references, seen, evaluate, config)
-    told = [captions for captions in unseen if len(captions) >= FEWEST_REFERENCES]
-    imagined = ImaginedEmbeddings(parts.encoder, told, splits.train, train)
+    told = _rewarding(unseen)
+    share = config.self_critical_share
+    imagined = ImaginedEmbeddings(parts.encoder, told, splits.train, train, share)
 
     def seen_or_imagined(items: Tensor) -> Tensor:
         """The images that are there come first."""
         drawn = imagined.draw((items - len(train)).clamp_min(0))
-        there = any_view(train, items.clamp_max(len(train) - 1))
+        there = imagined.redraw(items.clamp_max(len(train) - 1))
         return torch.where((items < len(train))[:, None], there, drawn)
 
     return self_critical_stage(
@@ -170,13 +175,37 @@ def _self_critical(
     )
 
 
+def _rewarding(unseen: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Raises: TrainingError where there are none."""
+    told = [captions for captions in unseen if len(captions) >= FEWEST_REFERENCES]
+    if not told:
+        raise TrainingError(
+            f"self_critical_unseen: pretrain_text has no {FEWEST_REFERENCES} captions of one image"
+        )
+    return told
+
+
 def _unseen(config: TrainingConfig, splits: Splits) -> list[tuple[str, ...]]:
-    """Captions for the decoder to read first, those of one image together, and those of train;
-    without any that dev is measured with."""
+    """The captions of each image that is not there."""
     if config.pretrain_text is None:
         return []
+    return _without_dev(read_texts(config.pretrain_text), config, splits)
+
+
+def _read_first(
+    unseen: Sequence[tuple[str, ...]], config: TrainingConfig, splits: Splits
+) -> list[tuple[str, ...]]:
+    """What the decoder reads before it captions: those captions and train's."""
+    if not unseen:
+        return []
+    return [*unseen, *_without_dev([e.captions for e in splits.train], config, splits)]
+
+
+def _without_dev(
+    told: Sequence[Sequence[str]], config: TrainingConfig, splits: Splits
+) -> list[tuple[str, ...]]:
+    """Cleaned, and without any caption that dev is measured with."""
     held_out = {clean_caption(c, config) for example in splits.dev for c in example.captions}
-    told = [*read_texts(config.pretrain_text), *(example.captions for example in splits.train)]
     cleaned = [tuple(clean_caption(caption, config) for caption in captions) for captions in told]
     left = [tuple(c for c in captions if c and c not in held_out) for captions in cleaned]
     return [captions for captions in left if captions]

@@ -231,7 +231,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
 
 
 def test_no_dev_caption_is_read_while_pretraining(tmp_path: Path) -> None:
-    from clipcap.training.run import _unseen
+    from clipcap.training.run import _read_first, _unseen
 
     data = build_colour_data(tmp_path / "data")
     splits = read_splits(data, held_out=0.1, seed=0)
@@ -241,9 +241,10 @@ def test_no_dev_caption_is_read_while_pretraining(tmp_path: Path) -> None:
     )
     config = TINY_CONFIG.model_copy(update={"pretrain_text": text})
     unseen = _unseen(config, splits)
-    assert unseen[0] == ("a dog", "a cat")
+    assert unseen == [("a dog", "a cat")]
+    read_first = _read_first(unseen, config, splits)
     # dev has it, so even train's own copy is left out
-    assert all("a red square" not in captions for captions in unseen)
+    assert all("a red square" not in captions for captions in read_first)
 
 
 @pytest.mark.slow
