@@ -10,7 +10,11 @@ from typing import Any
 
 from sqlalchemy import Engine, event
 
-FILES = {"before_cursor_execute": "statements", "commit": "transactions", "rollback": "transactions"}
+FILES = {
+    "before_cursor_execute": "statements",
+    "commit": "transactions",
+    "rollback": "transactions",
+}
 BEGINS = ("BEGIN", "BEGIN IMMEDIATE")
 """How SQLite is told to begin; the driver of PostgreSQL does so by itself, uncounted."""
 
@@ -21,9 +25,7 @@ class Counts:
     transactions: int
 
     def __sub__(self, before: Counts) -> Counts:
-        return Counts(
-            self.statements - before.statements, self.transactions - before.transactions
-        )
+        return Counts(self.statements - before.statements, self.transactions - before.transactions)
 
 
 def count_in(folder: Path, engine: type[Engine] | Engine = Engine) -> None:

@@ -21,7 +21,9 @@ from web import samples
 
 def photographs(count: int) -> list[NormalisedImage]:
     """The sample photographs, again and again, as they are stored."""
-    made = [normalise(samples.read(name), max_bytes=10**7, max_pixels=10**7) for name in samples.SAMPLES]
+    made = [
+        normalise(samples.read(name), max_bytes=10**7, max_pixels=10**7) for name in samples.SAMPLES
+    ]
     return list(islice(cycle(made), count))
 
 

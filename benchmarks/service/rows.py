@@ -66,9 +66,7 @@ def _measure(kind: str, rows: int, turns: int) -> list[Row]:
             "read a waiting job and its forecast": _read_waiting,
             "count what can be claimed": _count,
         }
-        return [
-            Row(kind, step, *_in_turns(run, sizes, turns)) for step, run in steps.items()
-        ]
+        return [Row(kind, step, *_in_turns(run, sizes, turns)) for step, run in steps.items()]
 
 
 def _in_turns(
