@@ -48,20 +48,24 @@ def _measure(kind: str, captioner: Captioner, model: str, count: int) -> Row:
     photos = [samples.read(name) for name in samples.SAMPLES]
     service_ms: list[float] = []
     model_ms: list[float] = []
-    with ground(kind, model) as place, place.workers(), place.web():
-        with httpx.Client(base_url=place.url, timeout=60) as http:
-            for turn in range(-3, count):  # those before the first do not count
-                photo = photos[turn % len(photos)]
-                time.sleep(CALM_S)
-                started = time.perf_counter()
-                _ask(http, photo)
-                asked = time.perf_counter()
-                time.sleep(CALM_S)
-                began = time.perf_counter()
-                captioner.caption([Image.open(io.BytesIO(photo))])
-                if turn >= 0:
-                    service_ms.append(1000 * (asked - started))
-                    model_ms.append(1000 * (time.perf_counter() - began))
+    with (
+        ground(kind, model) as place,
+        place.workers(),
+        place.web(),
+        httpx.Client(base_url=place.url, timeout=60) as http,
+    ):
+        for turn in range(-3, count):  # those before the first do not count
+            photo = photos[turn % len(photos)]
+            time.sleep(CALM_S)
+            started = time.perf_counter()
+            _ask(http, photo)
+            asked = time.perf_counter()
+            time.sleep(CALM_S)
+            began = time.perf_counter()
+            captioner.caption([Image.open(io.BytesIO(photo))])
+            if turn >= 0:
+                service_ms.append(1000 * (asked - started))
+                model_ms.append(1000 * (time.perf_counter() - began))
     return Row(kind, count, statistics.median(service_ms), statistics.median(model_ms))
 
 

@@ -42,7 +42,7 @@ class Row:
 
 
 HEADER = """\
-| database | images | worker, ms an image | bare loop | loop that reads ahead | x bare loop (>= 0.90) |
+| database | images | worker, ms an image | bare loop | reading ahead | x bare loop (>= 0.90) |
 |---|---|---|---|---|---|"""
 
 

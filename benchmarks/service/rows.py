@@ -20,8 +20,8 @@ FEWEST = 1000
 MOST_QUEUED = 100_000
 SERIES = {
     "postgresql": "SELECT i FROM generate_series(1, :rows) AS made(i)",
-    "sqlite": "WITH RECURSIVE made(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM made WHERE i < :rows)"
-    " SELECT i FROM made",
+    "sqlite": "WITH RECURSIVE made(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM made"
+    " WHERE i < :rows) SELECT i FROM made",
 }
 IDS = {"postgresql": "lpad(to_hex({}), 32, '0')", "sqlite": "printf('%032x', {})"}
 LATER = {"postgresql": "now() - interval '1 hour'", "sqlite": "'2020-01-01 00:00:00.000'"}

@@ -41,18 +41,22 @@ def measure(
     photos = [samples.read(name) for name in samples.SAMPLES]
     seen: dict[str, list[tuple[float, float]]] = {"web": [], "worker": []}
     captions = 0
-    with ground(kind, model) as place, place.workers() as worker, place.web() as web:
-        with httpx.Client(base_url=place.url, timeout=60) as http:
-            started = time.monotonic()
-            while (now_s := time.monotonic() - started) < 60 * minutes:
-                job = http.post("/api/v1/jobs", files={"image": photos[captions % len(photos)]})
-                where = job.raise_for_status().headers["Location"]
-                if http.get(where, params={"wait": 20}).json()["status"] != "succeeded":
-                    raise RuntimeError(f"no caption after {now_s:.0f} s")
-                captions += 1
-                for name, process in (("web", web), ("worker", worker)):
-                    seen[name].append((now_s / 3600, memory_mb(process)))
-                time.sleep(pause_s)
+    with (
+        ground(kind, model) as place,
+        place.workers() as worker,
+        place.web() as web,
+        httpx.Client(base_url=place.url, timeout=60) as http,
+    ):
+        started = time.monotonic()
+        while (now_s := time.monotonic() - started) < 60 * minutes:
+            job = http.post("/api/v1/jobs", files={"image": photos[captions % len(photos)]})
+            where = job.raise_for_status().headers["Location"]
+            if http.get(where, params={"wait": 20}).json()["status"] != "succeeded":
+                raise RuntimeError(f"no caption after {now_s:.0f} s")
+            captions += 1
+            for name, process in (("web", web), ("worker", worker)):
+                seen[name].append((now_s / 3600, memory_mb(process)))
+            time.sleep(pause_s)
     return [_row(name, captions, found) for name, found in seen.items()]
 
 
