@@ -7,7 +7,7 @@ PARALLEL := -n 2 --dist loadfile
 CODE := captioning clipcap web worker migrations scripts benchmarks examples recipes
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast check audit chaos bench bench-gpu bench-quality bundled-model clean venv venv-dev
+.PHONY: help run test test-fast check audit chaos bench bench-service bench-gpu bench-quality bundled-model clean venv venv-dev
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -36,6 +36,9 @@ chaos: venv-dev ## Kill parts of a whole service at random, again and again; ARG
 
 bench: venv-dev ## Measure speed side by side; results in benchmarks/results.md
 	$(BIN)/python -m benchmarks cpu
+
+bench-service: venv-dev ## The service under load; results in benchmarks/results-service.md
+	$(BIN)/python -m benchmarks.service
 
 bench-gpu: venv-dev ## The same on a GPU, or say that there is none; results in benchmarks/results-gpu.md
 	$(BIN)/python -m benchmarks cuda

@@ -1,0 +1,1 @@
+"""The service under load, by real processes: `python -m benchmarks.service [PART …]`."""

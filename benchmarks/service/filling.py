@@ -1,0 +1,67 @@
+"""A full queue, and the time in which it is drained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle, islice
+from pathlib import Path
+
+from sqlalchemy import func, select
+
+from benchmarks.service.ground import Ground, Process
+from captioning import jobs
+from captioning.broker import MAX_RINGS
+from captioning.database import db_now
+from captioning.images import NormalisedImage, normalise
+from captioning.jobs import JobOptions
+from captioning.models import Image, Job, JobStatus
+from captioning.queue import Queue
+from web import samples
+
+
+def photographs(count: int) -> list[NormalisedImage]:
+    """The sample photographs, again and again, as they are stored."""
+    made = [
+        normalise(samples.read(name), max_bytes=10**7, max_pixels=10**7) for name in samples.SAMPLES
+    ]
+    return list(islice(cycle(made), count))
+
+
+def fill(ground: Ground, photos: Sequence[NormalisedImage]) -> list[Path]:
+    """Queue the photographs in one transaction, without a ring; returns what workers will read."""
+    queue = ground.queue
+    images = [
+        Image(filename="photo.jpg", sha256=photo.sha256, width=photo.width, height=photo.height)
+        for photo in photos
+    ]
+    with queue.database.write() as session:
+        session.add_all(images)
+    for image, photo in zip(images, photos, strict=True):
+        queue.storage.put(image.key, photo.jpeg)
+    with queue.database.write() as session:
+        options = JobOptions(queue.settings.default_model)
+        jobs.submit(session, images, options, max_attempts=queue.settings.max_attempts)
+    return [ground.storage / image.key for image in images]
+
+
+def drain_s(ground: Ground, worker: Process) -> float:
+    """Ring as an upload does, and wait: the seconds until the last job has its caption.
+
+    Raises: RuntimeError, where one has none.
+    """
+    with ground.queue.database.read() as session:
+        started_at = session.scalar(select(db_now()))
+    ground.queue.doorbell.ring(ground.queue.settings.default_model, times=MAX_RINGS)
+    ground.wait_until(lambda: not _left(ground.queue), worker)
+    with ground.queue.database.read() as session:
+        ended_at = session.scalar(select(func.max(Job.finished_at)))
+        failed = session.scalar(select(func.count()).where(Job.status != JobStatus.SUCCEEDED))
+    if failed or started_at is None or ended_at is None:
+        raise RuntimeError(f"{failed} jobs have not succeeded")
+    return (ended_at - started_at).total_seconds()
+
+
+def _left(queue: Queue) -> bool:
+    unfinished = Job.status.in_([JobStatus.QUEUED, JobStatus.RUNNING])
+    with queue.database.read() as session:
+        return session.scalar(select(Job.id).where(unfinished).limit(1)) is not None
