@@ -43,7 +43,7 @@ from clipcap.training.together import tune_together
 from clipcap.training.tower import tune_tower
 from clipcap.training.work_folder import claimed
 
-FEWEST_REFERENCES = 3
+FEWEST_REFERENCES = 5
 """Of an unseen image whose captions are to be a reward: fewer say too little."""
 
 

@@ -58,7 +58,7 @@ def test_too_few_captions_to_reward_are_said_at_once(tmp_path: Path) -> None:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         rows = [{"file_name": row["file_name"], "captions": row["captions"][:2]} for row in rows]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(TrainingError, match="no 3 captions of one image"):
+    with pytest.raises(TrainingError, match="no 5 captions of one image"):
         train(data, tmp_path / "out", config)
     assert not (tmp_path / "out.work").exists()
 

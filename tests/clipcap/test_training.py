@@ -253,8 +253,8 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     data = build_colour_data(tmp_path / "data")
     tower = build_tiny_tower(tmp_path / "tower", READING_TOWER)
     text = tmp_path / "text.jsonl"
-    told = '{{"captions": ["a dog number {0} runs", "dog {0} is running", "{0} dogs"]}}\n'
-    text.write_text("".join(told.format(i) for i in range(70)))
+    told = '{{"captions": ["dog number {0} runs", "{0} is running", "{0} dogs", "a dog", "{0}"]}}\n'
+    text.write_text("".join(told.format(i) for i in range(40)))
     fields = {
         **TINY_CONFIG.model_dump(
             mode="json", exclude={"decoding", "start_from"}, exclude_none=True
