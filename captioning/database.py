@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy import (
     URL,
+    Boolean,
     Connection,
     DateTime,
     Dialect,
@@ -109,6 +110,25 @@ def _now_on_postgresql(element: db_now, compiler: SQLCompiler, **kw: Any) -> str
 @compiles(db_now, "sqlite")
 def _now_on_sqlite(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
     return f"strftime('%Y-%m-%d %H:%M:%f', 'now', '{element.offset_s:+.3f} seconds')"
+
+
+class try_to_hold(FunctionElement[bool]):
+    """Hold a name until the transaction ends, or false where another holds it: nobody waits.
+    Whoever wrote under the name before has committed: a later statement sees what they wrote."""
+
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(try_to_hold, "postgresql")
+def _try_on_postgresql(element: try_to_hold, compiler: SQLCompiler, **kw: Any) -> str:
+    name = compiler.process(element.clauses, **kw)
+    return f"pg_try_advisory_xact_lock(hashtextextended({name}, 0))"
+
+
+@compiles(try_to_hold, "sqlite")
+def _try_on_sqlite(element: try_to_hold, compiler: SQLCompiler, **kw: Any) -> str:
+    return "1"  # there is one writer at a time
 
 
 def storable(text: str) -> str:

@@ -5,6 +5,8 @@
       │  └──put back─────┘ └────cancel───▶ cancelled
       └──────────────retry────────────────┘
 
+A claim also answers: what a twin has asked before (captioning/twins.py) succeeds without running.
+
 Every change is one conditional UPDATE. It changes exactly the rows that are still in the
 state it expects; a job it does not report was changed by somebody else first. What a claim
 does to a running job is conditional on the claim's lease token, so a worker that was
@@ -17,11 +19,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Update, insert, select, update
+from sqlalchemy import ColumnElement, Row, Update, insert, or_, select, update
 from sqlalchemy.orm import Session, lazyload
 
-from captioning import logs, webhooks
-from captioning.database import db_now, storable
+from captioning import logs, twins, webhooks
+from captioning.database import db_now, storable, try_to_hold
 from captioning.errors import JobNotFound, UploadTooSlow, WrongState
 from captioning.models import (
     Batch,
@@ -79,6 +81,9 @@ class Claim:
     token: str
     model: str
     jobs: tuple[ClaimedJob, ...]
+    """Those to run; none where all could be answered."""
+    answered: tuple[ClaimedJob, ...] = ()
+    """Those that have ended with it."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def submit(
         Job(
             id=new_id(),
             batch_id=batch.id if batch else None,
-            image_id=image_id,
+            image_id=image.id,
             model=options.model,
             decoding=options.decoding,
             num_captions=options.num_captions,
@@ -129,8 +134,10 @@ def submit(
             place=place,
             webhook_url=options.webhook_url,
         )
-        for place, image_id in enumerate(image_ids, start=first)
+        for place, image in enumerate(images, start=first)
     ]
+    for job, image in zip(jobs, images, strict=True):
+        job.asked = twins.question(job, image.sha256)
     session.add_all(jobs)
     session.flush()
     if batch and options.webhook_url:
@@ -157,26 +164,22 @@ def _next_place(session: Session, options: JobOptions) -> int:
     return place
 
 
-def claim(session: Session, model: str, *, limit: int, lease_s: float) -> Claim | None:
+def claim(
+    session: Session, model: str, *, limit: int, lease_s: float, revision: str = ""
+) -> Claim | None:
     """Take up to `limit` claimable jobs of the model, or None when there are none: interactive
     ones before bulk, then round by round, then the oldest.
 
-    1. Lock the head of the queue, passing over rows that another worker is claiming.
-    2. A job that already cost a worker its life may do so again: it runs alone, so that
+    1. Lock the head of the queue, passing over rows that another worker is claiming, and over
+       jobs of which a twin runs: they wait for what comes of it.
+    2. Answer those of which a twin was captioned by this revision of the model.
+    3. A job that already cost a worker its life may do so again: it runs alone, so that
        the rest of a micro-batch never pays for it.
-    3. Mark the jobs running under a fresh token and count the attempt.
+    4. Mark the others running under a fresh token and count the attempt, one of each twins.
     """
-    head = session.execute(
-        select(Job.id, Job.attempts)
-        .where(Job.model == model, Job.status == JobStatus.QUEUED, Job.available_at <= db_now())
-        .order_by(*QUEUE_ORDER)
-        .limit(limit)
-        .with_for_update(skip_locked=True, of=Job)
-    ).all()
-    if not head:
+    chosen, answered = _from_head(session, model, limit, revision)
+    if not (chosen or answered):
         return None
-    suspect = head[0].attempts > 0
-    chosen = [head[0].id] if suspect else [row.id for row in head if row.attempts == 0]
     token = new_id()
     claimed = _change(
         session,
@@ -191,26 +194,83 @@ def claim(session: Session, model: str, *, limit: int, lease_s: float) -> Claim 
     )
     rows = session.scalars(
         select(Job)
-        .where(Job.id.in_(claimed))
+        .where(Job.id.in_(claimed | answered))
         .order_by(*QUEUE_ORDER)
-        .options(lazyload(Job.captions))  # there are none yet
+        .options(lazyload(Job.captions))
         .execution_options(populate_existing=True)
     )
-    held = tuple(
-        ClaimedJob(
-            job.id,
-            job.image.key,
-            Decoding(job.decoding),
-            job.num_captions,
-            job.max_words,
-            job.attempts,
-            job.request_id,
-            _waited_s(job),
-            job.webhook_url is not None,
-        )
-        for job in rows
+    taken = [_as_claimed(job) for job in rows]
+    return Claim(
+        token,
+        model,
+        tuple(job for job in taken if job.id in claimed),
+        tuple(job for job in taken if job.id in answered),
     )
-    return Claim(token, model, held) if held else None
+
+
+def _from_head(
+    session: Session, model: str, limit: int, revision: str
+) -> tuple[list[str], set[str]]:
+    """Locks and answers: the ids of the jobs that are to run, and of those that have ended.
+
+    Of twins that are claimed at once by several, one gets hold of what they ask; the others
+    look further back. Whoever gets hold of it looks again: by then a twin may run, or be done.
+    """
+    passed_over: set[str] = set()
+    while head := _head(session, model, limit, passed_over):
+        ours = [job for job in head if job.asked is None or job.held]
+        found = twins.look(session, [job.id for job in ours], revision)
+        answered = _answer(session, found.answers, revision)
+        chosen = _to_run([job for job in ours if job.id not in found.running | answered])
+        if chosen or answered:
+            return chosen, answered
+        passed_over |= {job.asked for job in head}
+    return [], set()
+
+
+def _head(session: Session, model: str, limit: int, passed_over: set[str]) -> list[Row[Any]]:
+    elsewhere = [or_(Job.asked.is_(None), Job.asked.not_in(passed_over))] if passed_over else []
+    head = (
+        select(*QUEUE_ORDER, Job.attempts, Job.asked)
+        .where(*claimable(model), *elsewhere)
+        .order_by(*QUEUE_ORDER)
+        .limit(limit)
+        .with_for_update(skip_locked=True, of=Job)
+        .subquery()
+    )
+    # Outside of it: what is passed over must not be held.
+    locked = session.execute(select(head, try_to_hold(head.c.asked).label("held"))).all()
+    return sorted(locked, key=lambda job: (job.priority, job.place, job.id))
+
+
+def _to_run(free: Sequence[Row[Any]]) -> list[str]:
+    """The first of each twins, or a suspect alone."""
+    firsts: dict[str, Row[Any]] = {}
+    for job in free:
+        firsts.setdefault(job.asked or job.id, job)
+    if free and free[0].attempts:
+        return [free[0].id]
+    return [job.id for job in firsts.values() if not job.attempts]
+
+
+def _answer(session: Session, answers: Mapping[str, Sequence[Caption]], revision: str) -> set[str]:
+    """End queued jobs with captions that are known: nothing is started, nothing attempted."""
+    if not answers:
+        return set()
+    waiting = update(Job).where(Job.id.in_(answers), Job.status == JobStatus.QUEUED)
+    ended = _finish(session, waiting, JobStatus.SUCCEEDED, model_revision=revision, started_at=None)
+    _save(session, {job_id: answers[job_id] for job_id in ended}, revision)
+    return ended
+
+
+def claimable(model: str) -> tuple[ColumnElement[bool], ...]:
+    """The jobs of a model that may be claimed now."""
+    return (
+        Job.model == model,
+        Job.status == JobStatus.QUEUED,
+        Job.available_at <= db_now(),
+        ~twins.one_runs(),
+    )
 
 
 def renew(session: Session, tokens: Collection[str], *, lease_s: float) -> int:
@@ -227,20 +287,9 @@ def succeed(
     model_revision: str,
 ) -> set[str]:
     """Save captions by job id, best first; returns the ids of the jobs that were still held."""
-    saved = _finish(session, _held([token], list(captions)), JobStatus.SUCCEEDED)
-    rows = [
-        {
-            "job_id": job_id,
-            "rank": rank,
-            "text": caption.text,
-            "mean_log_probability": caption.mean_log_probability,
-            "model_revision": model_revision,
-        }
-        for job_id in sorted(saved)
-        for rank, caption in enumerate(captions[job_id])
-    ]
-    if rows:
-        session.execute(insert(Caption), rows)
+    held = _held([token], list(captions))
+    saved = _finish(session, held, JobStatus.SUCCEEDED, model_revision=model_revision)
+    _save(session, {job_id: captions[job_id] for job_id in saved}, model_revision)
     return saved
 
 
@@ -318,9 +367,41 @@ def retry(session: Session, job_id: str) -> None:
         _refuse(session, job_id, "retried")
 
 
-def _waited_s(job: Job) -> float:
-    assert job.started_at is not None  # noqa: S101  (it has just been claimed)
-    return max((job.started_at - job.available_at).total_seconds(), 0)
+def _as_claimed(job: Job) -> ClaimedJob:
+    taken_at = job.started_at or job.finished_at
+    assert taken_at is not None  # noqa: S101  (it has just been claimed, or answered)
+    return ClaimedJob(
+        job.id,
+        job.image.key,
+        Decoding(job.decoding),
+        job.num_captions,
+        job.max_words,
+        job.attempts,
+        job.request_id,
+        max((taken_at - job.available_at).total_seconds(), 0),
+        job.webhook_url is not None,
+    )
+
+
+def _save(
+    session: Session,
+    captions: Mapping[str, Sequence[CaptionText | Caption]],
+    model_revision: str,
+) -> None:
+    """Save captions by job id, best first."""
+    rows = [
+        {
+            "job_id": job_id,
+            "rank": rank,
+            "text": caption.text,
+            "mean_log_probability": caption.mean_log_probability,
+            "model_revision": model_revision,
+        }
+        for job_id in sorted(captions)
+        for rank, caption in enumerate(captions[job_id])
+    ]
+    if rows:
+        session.execute(insert(Caption), rows)
 
 
 def _held(tokens: Collection[str], job_ids: Sequence[str] | None = None) -> Update:
@@ -347,6 +428,7 @@ def _finish(
     *,
     code: str | None = None,
     message: str | None = None,
+    **values: Any,
 ) -> set[str]:
     ending = statement.values(
         status=status,
@@ -355,6 +437,7 @@ def _finish(
         lease_expires_at=None,
         error_code=code,
         error_message=message,
+        **values,
     )
     told = ending.returning(Job.id, Job.batch_id, Job.owner, Job.webhook_url)
     ended = session.execute(told.execution_options(synchronize_session=False)).all()

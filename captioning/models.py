@@ -173,6 +173,10 @@ class Job(Base):
         String(64), doc="of the HTTP request that made it: the logs of web and worker meet here"
     )
 
+    asked: Mapped[str | None] = mapped_column(
+        String(32), doc="digest of bytes, model and options: see captioning/twins.py"
+    )
+
     webhook_url: Mapped[str | None] = mapped_column(
         Text, doc="where to say that it has ended; of a job in a batch, that the batch has"
     )
@@ -197,6 +201,9 @@ class Job(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=db_now())
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime, doc="of the last claim")
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    model_revision: Mapped[str | None] = mapped_column(
+        String(64), doc="of its captions, once there are any"
+    )
 
     # A person's word, which no outcome overwrites: see captioning/editing.py.
     edited_text: Mapped[str | None] = mapped_column(Text, doc="in place of the model's")
@@ -240,6 +247,20 @@ class Job(Base):
             "lease_expires_at",
             postgresql_where=text("status = 'running'"),
             sqlite_where=text("status = 'running'"),
+        ),
+        # A twin that runs, or that has been captioned: one is found however many there are.
+        Index(
+            "ix_job_running_asked",
+            "asked",
+            postgresql_where=text("status = 'running'"),
+            sqlite_where=text("status = 'running'"),
+        ),
+        Index(
+            "ix_job_answered",
+            "asked",
+            "model_revision",
+            postgresql_where=text("status = 'succeeded' AND asked IS NOT NULL"),
+            sqlite_where=text("status = 'succeeded' AND asked IS NOT NULL"),
         ),
         Index("ix_job_lease_token", "lease_token"),
         Index("ix_job_batch_id", "batch_id", "id"),

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from captioning.database import db_now
 from captioning.errors import BatchNotFound, ImageNotFound, JobNotFound
+from captioning.jobs import claimable
 from captioning.models import Batch, Image, Job, JobStatus, Worker, looked_up_id
 
 WORKER_SILENT_S = 60
@@ -94,11 +95,7 @@ def count_by_status(session: Session) -> dict[JobStatus, int]:
 
 def count_claimable(session: Session, model: str, *, at_most: int) -> int:
     """Jobs of a model that a worker could claim now, counted up to `at_most`."""
-    head = (
-        select(Job.id)
-        .where(Job.model == model, Job.status == JobStatus.QUEUED, Job.available_at <= db_now())
-        .limit(at_most)
-    )
+    head = select(Job.id).where(*claimable(model)).limit(at_most)
     return session.scalar(select(func.count()).select_from(head.subquery())) or 0
 
 

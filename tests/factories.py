@@ -36,7 +36,7 @@ def add_image(session: Session, **columns: Any) -> Image:
     """A stored image; `stored_at=None` makes it a pending one."""
     defaults = {
         "filename": "photo.jpg",
-        "sha256": "0" * 64,
+        "sha256": 2 * new_id(),  # no other's
         "width": 64,
         "height": 48,
         "stored_at": db_now(),

@@ -41,7 +41,7 @@ class WorkerMetrics:
         )
         self._batch = Histogram(
             "captioning_micro_batch_images",
-            "Jobs of one claim.",
+            "Jobs of one claim that were to run.",
             ["model"],
             buckets=BATCH_BUCKETS,
             registry=self.registry,
@@ -57,6 +57,11 @@ class WorkerMetrics:
             "Jobs that this worker ended: succeeded, or the error's code.",
             "model",
             "outcome",
+        )
+        self._answered = self._counter(
+            "captioning_jobs_answered",
+            "Jobs that a model was spared: the same had been captioned before.",
+            "model",
         )
         self._retried = self._counter(
             "captioning_jobs_retried", "Jobs put back after a passing failure.", "model", "code"
@@ -88,9 +93,13 @@ class WorkerMetrics:
             self._swept.labels(what)  # a rate needs the zero before the first
 
     def claimed(self, claim: Claim) -> None:
-        self._batch.labels(claim.model).observe(len(claim.jobs))
-        for job in claim.jobs:
+        if claim.jobs:
+            self._batch.labels(claim.model).observe(len(claim.jobs))
+        for job in (*claim.jobs, *claim.answered):
             self._waited_s.labels(claim.model).observe(job.waited_s)
+        for _ in claim.answered:
+            self._answered.labels(claim.model).inc()
+            self._finished.labels(claim.model, JobStatus.SUCCEEDED.value).inc()
 
     def ran(self, model: str, *, images: int, seconds: float) -> None:
         self._model_s.labels(model).inc(seconds)

@@ -97,18 +97,24 @@ class Station:
                 model,
                 limit=self._queue.settings.batch_size,
                 lease_s=self._queue.settings.lease_s,
+                revision=self.captioners[model].revision,
             )
         if claim is None:
             return 0
         self.metrics.claimed(claim)
-        self._tokens.add(claim.token)
         self._moves += 1
-        try:
-            self._process(claim)
-        finally:
-            self._tokens.discard(claim.token)
-            self._moves += 1
-        return len(claim.jobs)
+        if claim.answered:
+            self._tell(claim.answered)
+            subjects = _subjects(claim.answered)
+            logger.info("%d had been captioned before", len(claim.answered), extra=subjects)
+        if claim.jobs:
+            self._tokens.add(claim.token)
+            try:
+                self._process(claim)
+            finally:
+                self._tokens.discard(claim.token)
+                self._moves += 1
+        return len(claim.jobs) + len(claim.answered)
 
     def _process(self, claim: Claim) -> None:
         captioner = self.captioners[claim.model]
@@ -180,12 +186,15 @@ class Station:
             logger.warning("job %s failed", job.id, exc_info=error, extra=subject)
         outcomes = self._insist(save)
         self.metrics.ended(claim, outcomes, verdicts)
-        if any(job.webhook for job in claim.jobs):
-            self.courier.wake()
+        self._tell(claim.jobs)
         lost = [job for job in claim.jobs if job.id not in outcomes]
         if lost:
             subjects = _subjects(lost)
             logger.warning("%d outcomes not saved: the lease was lost", len(lost), extra=subjects)
+
+    def _tell(self, ended: Sequence[ClaimedJob]) -> None:
+        if any(job.webhook for job in ended):
+            self.courier.wake()
 
     def _give_back(self, claim: Claim) -> None:
         with self._queue.database.write() as session:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -33,23 +33,28 @@ from tests.factories import MODEL, add_image
 
 QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED = JobStatus
 MAX_ATTEMPTS = 2
+PICTURES = ["cat", "dog", "cup"]
+REVISIONS = ["old", "new"]
 
 
 @dataclass
 class Expected:
     """What the database should say of a job."""
 
-    owner: str = ""
-    priority: Priority = Priority.INTERACTIVE
-    place: int = 0
+    owner: str
+    picture: str
+    priority: Priority
+    place: int
     status: JobStatus = QUEUED
     attempts: int = 0
     token: str | None = None
-    saved_under: str | None = None
+    saved: tuple[str, str] | None = None
+    """The token of the run that its caption is of, and the model's revision."""
 
 
 class JobMachine(RuleBasedStateMachine):
-    """Workers that claim, finish, die and come back late; people who cancel and retry."""
+    """Workers that claim, finish, die and come back late; people who send the same twice, cancel
+    and retry."""
 
     database: ClassVar[Database]
     job_ids = Bundle("job_ids")
@@ -58,6 +63,7 @@ class JobMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.expected: dict[str, Expected] = {}
+        self.revisions: dict[str, str] = {}
         with self.database.write() as session:
             for table in (Caption, Job):
                 session.query(table).delete()
@@ -66,17 +72,17 @@ class JobMachine(RuleBasedStateMachine):
         target=job_ids,
         owner=st.sampled_from(["", "archive", "shop"]),
         priority=st.sampled_from(Priority),
-        count=st.integers(1, 3),
+        pictures=st.lists(st.sampled_from(PICTURES), min_size=1, max_size=3),
     )
-    def submit(self, owner: str, priority: Priority, count: int) -> MultipleResults[str]:
+    def submit(self, owner: str, priority: Priority, pictures: list[str]) -> MultipleResults[str]:
         place = self.next_place(owner, priority)
         with self.database.write() as session:
-            images = [add_image(session) for _ in range(count)]
+            images = [add_image(session, sha256=picture) for picture in pictures]
             options = JobOptions(MODEL, owner=owner, priority=priority)
             submitted = jobs.submit(session, images, options, max_attempts=MAX_ATTEMPTS)
             job_ids = [job.id for job in submitted]
-        for number, job_id in enumerate(job_ids):
-            self.expected[job_id] = Expected(owner, priority, place + number)
+        for number, (job_id, picture) in enumerate(zip(job_ids, pictures, strict=True)):
+            self.expected[job_id] = Expected(owner, picture, priority, place + number)
         return multiple(*job_ids)
 
     def next_place(self, owner: str, priority: Priority) -> int:
@@ -91,33 +97,60 @@ class JobMachine(RuleBasedStateMachine):
     def order(self, job_id: str) -> tuple[int, int, str]:
         return self.expected[job_id].priority, self.expected[job_id].place, job_id
 
-    @rule(target=tokens, limit=st.integers(1, 3))
-    def claim(self, limit: int) -> str:
+    def twins(self, job_id: str) -> list[Expected]:
+        """Those that ask the same, itself among them."""
+        return [job for job in self.expected.values() if self.asked(job) == self.asks(job_id)]
+
+    def asks(self, job_id: str) -> tuple[str, str]:
+        return self.asked(self.expected[job_id])
+
+    @staticmethod
+    def asked(job: Expected) -> tuple[str, str]:
+        return job.owner, job.picture
+
+    def answers(self, job_id: str, revision: str) -> set[tuple[str, str]]:
+        return {job.saved for job in self.twins(job_id) if job.saved and job.saved[1] == revision}
+
+    @rule(target=tokens, limit=st.integers(1, 4), revision=st.sampled_from(REVISIONS))
+    def claim(self, limit: int, revision: str) -> str:
         with self.database.write() as session:
-            claim = jobs.claim(session, MODEL, limit=limit, lease_s=60)
+            claim = jobs.claim(session, MODEL, limit=limit, lease_s=60, revision=revision)
         waiting = [job_id for job_id, job in self.expected.items() if job.status == QUEUED]
-        head = sorted(waiting, key=self.order)[:limit]
+        free = [i for i in waiting if RUNNING not in {job.status for job in self.twins(i)}]
+        head = sorted(free, key=self.order)[:limit]
         if not head:
             assert claim is None
             return "nothing"
-        suspect = self.expected[head[0]].attempts > 0
-        wanted = head[:1] if suspect else [i for i in head if not self.expected[i].attempts]
         assert claim is not None
+        answered = [job_id for job_id in head if self.answers(job_id, revision)]
+        assert [job.id for job in claim.answered] == answered
+        to_run = [job_id for job_id in head if job_id not in answered]
+        firsts = {self.asks(job_id): job_id for job_id in reversed(to_run)}
+        suspect = to_run and self.expected[to_run[0]].attempts > 0
+        fresh = [i for i in to_run if i in firsts.values() and not self.expected[i].attempts]
+        wanted = to_run[:1] if suspect else fresh
         assert [job.id for job in claim.jobs] == wanted
+        for job_id in answered:
+            self.end(job_id, SUCCEEDED)
+        for job_id in answered:  # of several answers, any
+            self.expected[job_id].saved = self.saved(job_id)
+            assert self.expected[job_id].saved in self.answers(job_id, revision)
         for job_id in wanted:
             job = self.expected[job_id]
             job.status, job.token, job.attempts = RUNNING, claim.token, job.attempts + 1
+        self.revisions[claim.token] = revision
         return claim.token
 
     @rule(token=tokens)
     def succeed(self, token: str) -> None:
-        captions = {job_id: [CaptionText("a dog", -1)] for job_id in self.expected}
+        captions = {job_id: [CaptionText(token, -1)] for job_id in self.expected}
+        revision = self.revisions.get(token, "none")
         with self.database.write() as session:
-            saved = jobs.succeed(session, token, captions, model_revision=token)
+            saved = jobs.succeed(session, token, captions, model_revision=revision)
         assert saved == self.held(token)
         for job_id in saved:
             self.end(job_id, SUCCEEDED)
-            self.expected[job_id].saved_under = token
+            self.expected[job_id].saved = token, revision
 
     @rule(token=tokens, job_id=job_ids)
     def fail(self, token: str, job_id: str) -> None:
@@ -178,7 +211,7 @@ class JobMachine(RuleBasedStateMachine):
         may = self.status(job_id) in (FAILED, CANCELLED)
         if self.allowed(jobs.retry, job_id, may):
             job = self.expected[job_id]
-            self.expected[job_id] = Expected(job.owner, job.priority, job.place)
+            self.expected[job_id] = replace(job, status=QUEUED, attempts=0)
 
     @rule(job_id=job_ids)
     def delete(self, job_id: str) -> None:
@@ -195,9 +228,19 @@ class JobMachine(RuleBasedStateMachine):
             expected = self.expected[job.id]
             assert (job.status, job.attempts) == (expected.status, expected.attempts)
             assert job.lease_token == expected.token
-            saved = [caption.model_revision for caption in job.captions]
-            assert saved == ([expected.saved_under] if expected.saved_under else [])
+            saved = [(caption.text, caption.model_revision) for caption in job.captions]
+            assert saved == ([expected.saved] if expected.saved else [])
         assert len(rows) == len(self.expected)
+
+    @invariant()
+    def of_twins_one_runs(self) -> None:
+        running = [self.asked(job) for job in self.expected.values() if job.status == RUNNING]
+        assert len(running) == len(set(running))
+
+    def saved(self, job_id: str) -> tuple[str, str]:
+        with self.database.read() as session:
+            (caption,) = session.get_one(Job, job_id).captions
+        return caption.text, caption.model_revision
 
     def held(self, token: str) -> set[str]:
         return {job_id for job_id, job in self.expected.items() if job.token == token}

@@ -30,7 +30,7 @@ from captioning.storage import Storage
 from tests.factories import MODEL, add_job, photo, read_job
 
 WEBHOOK = "https://receiver.example/"
-PHOTOS = [Upload(f"{i}.jpg", photo(colour=(i, 9, 9))) for i in range(3)]
+PHOTOS = [Upload(f"{i}.jpg", photo(colour=(40 * i, 9, 9))) for i in range(3)]
 
 
 @pytest.fixture

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from sqlalchemy import update
+
 from captioning import jobs, workers
 from captioning.jobs import CaptionText, Claim
-from captioning.models import new_id
+from captioning.models import Job, new_id
 from captioning.queue import Queue
 from tests.factories import MODEL
 
@@ -18,8 +20,10 @@ def start_worker(queue: Queue) -> None:
 
 
 def claim(queue: Queue, limit: int = 100) -> Claim:
-    """Take the oldest queued jobs."""
+    """Take the oldest queued jobs, each to have its own outcome: tests send the same photograph
+    again and again, of which a worker would run one and answer the others."""
     with queue.database.write() as session:
+        session.execute(update(Job).values(asked=None))
         claim = jobs.claim(session, MODEL, limit=limit, lease_s=60)
     assert claim is not None
     return claim

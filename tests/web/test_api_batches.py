@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 from flask.testing import FlaskClient
 
-from captioning import jobs, queries
+from captioning import queries
 from captioning.queue import Queue
 from captioning.settings import Settings
 from tests.factories import photo
-from tests.web.outcomes import caption, fail
+from tests.web.outcomes import caption, claim, fail
 from tests.web.sending import BAD_FILES, NOTHING, bad_file, form, kept, part, photos
 from web import create_app
 
@@ -29,10 +29,9 @@ def test_each_image_becomes_a_job_of_the_batch(client: FlaskClient) -> None:
 def test_a_bulk_upload_waits_for_an_interactive_one(client: FlaskClient, queue: Queue) -> None:
     client.post("/api/v1/batches", data={"images": photos(2), "priority": "bulk"})
     client.post("/api/v1/jobs", data={"image": photos(1)[0], "priority": "interactive"})
-    with queue.database.write() as session:
-        claim = jobs.claim(session, "bundled", limit=3, lease_s=60)
-        assert claim is not None
-        priorities = [queries.get_job(session, job.id).priority for job in claim.jobs]
+    held = claim(queue, limit=3)
+    with queue.database.read() as session:
+        priorities = [queries.get_job(session, job.id).priority for job in held.jobs]
     assert priorities == [0, 1, 1]
 
 

@@ -20,6 +20,7 @@ from clipcap import Captioner
 from worker.station import Station
 
 MODEL = "tiny"
+COLOURS = ["red", "green", "blue", "white", "black", "yellow", "cyan"]
 
 
 def photo(colour: str) -> bytes:

@@ -15,7 +15,7 @@ from captioning.queue import Queue
 from captioning.sweeper import SweepReport
 from clipcap import Captioner
 from tests.acceptance.service import free_port
-from tests.worker.conftest import MODEL, Sabotaged, photo
+from tests.worker.conftest import COLOURS, MODEL, Sabotaged, photo
 from worker.station import Station
 
 
@@ -26,8 +26,8 @@ def value(station: Station, name: str, **labels: str) -> float | None:
 def test_it_counts_micro_batches_waiting_model_time_and_outcomes(
     queue: Queue, station: Station
 ) -> None:
-    for _ in range(5):
-        queue.submit(photo("red"))
+    for colour in COLOURS[:5]:
+        queue.submit(photo(colour))
     with queue.database.write() as session:
         session.execute(update(Job).values(available_at=db_now(-50)))
 
@@ -42,6 +42,17 @@ def test_it_counts_micro_batches_waiting_model_time_and_outcomes(
     model_s = value(station, "model_seconds_total", model=MODEL)
     assert model_s is not None
     assert model_s > 0
+
+
+def test_it_counts_what_a_model_was_spared(queue: Queue, station: Station) -> None:
+    for _ in range(3):
+        queue.submit(photo("red"))
+    station.work()
+    assert value(station, "jobs_answered_total", model=MODEL) == 2
+    assert value(station, "jobs_finished_total", model=MODEL, outcome="succeeded") == 3
+    assert value(station, "queue_wait_seconds_count", model=MODEL) == 3
+    assert value(station, "model_images_total", model=MODEL) == 1
+    assert value(station, "micro_batch_images_count", model=MODEL) == 1
 
 
 def test_it_counts_failures_by_code(queue: Queue, station: Station) -> None:

@@ -18,10 +18,8 @@ from captioning.logs import request_id
 from captioning.models import Job, JobStatus
 from captioning.queue import Queue
 from clipcap import Captioner
-from tests.worker.conftest import MODEL, Sabotaged, photo, read
+from tests.worker.conftest import COLOURS, MODEL, Sabotaged, photo, read
 from worker.station import Station
-
-COLOURS = ["red", "green", "blue", "white", "black", "yellow", "cyan"]
 
 
 def test_it_captions_everything_that_is_queued(queue: Queue, station: Station) -> None:
@@ -47,7 +45,7 @@ def test_its_log_lines_name_the_jobs_and_the_requests_that_made_them(
     lost = queue.submit(photo("red"))
     queue.storage.delete([read(queue, lost.id).image.key])
     token = request_id.set("edge-1")
-    kept = queue.submit(photo("red"))
+    kept = queue.submit(photo("blue"))
     request_id.reset(token)
 
     station.work()
@@ -66,7 +64,7 @@ def test_a_caption_is_the_one_that_the_captioner_gives_alone(
 
     lone = Station(queue, {MODEL: captioner})
     for colour, handle in handles.items():
-        alone = queue.submit(photo(colour))
+        alone = queue.submit(photo(colour), owner="another")
         lone.work()
         assert alone.captions == handle.captions
     lone.close()
@@ -245,9 +243,9 @@ def test_models_take_turns(queue: Queue, captioner: Captioner) -> None:
 
     settings = queue.settings.model_copy(update={"models": {"a": "", "b": ""}, "batch_size": 2})
     two = Queue(settings)
-    for _ in range(4):
-        two.submit(photo("red"), model="a")
-        two.submit(photo("red"), model="b")
+    for colour in COLOURS[:4]:
+        two.submit(photo(colour), model="a")
+        two.submit(photo(colour), model="b")
     station = Station(two, {"a": note("a"), "b": note("b")})
     station.work()
     station.close()

@@ -67,6 +67,8 @@ def as_img(job: Job) -> str:
 
 def seconds_taken(job: Job) -> str:
     """From the last claim to the outcome."""
+    if job.status == JobStatus.SUCCEEDED and job.started_at is None:
+        return "no time: the same was captioned before"
     if job.started_at is None or job.finished_at is None:
         return "unknown"
     return f"{(job.finished_at - job.started_at).total_seconds():.1f} s"
