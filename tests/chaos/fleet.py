@@ -25,6 +25,8 @@ from tests.chaos.processes import WAIT_S, environment, sweep_when_all_is_due
 from tests.servers import PostgreSQL, Valkey, end_with_the_tests
 
 LEASE_S, HEARTBEAT_S, SWEEP_S = 6.0, 1.0, 1.0
+ENCODE_S = 0.25
+"""So that a worker that is killed has something in hand."""
 DATABASE, BROKER = "database", "broker"
 
 
@@ -93,7 +95,9 @@ class Fleet:
                         preexec_fn=end_with_the_tests,
                     )
             else:
-                self._workers[name] = self._nursery.start(environment(self.settings), log)
+                self._workers[name] = self._nursery.start(
+                    environment(self.settings), log, encode_s=ENCODE_S
+                )
                 self._started_at[self._workers[name].pid] = time.monotonic()
 
     def kill(self, names: Iterable[str]) -> None:

@@ -8,9 +8,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -31,15 +33,21 @@ class Nursery:
         )
 
     def start(
-        self, environment: Mapping[str, str], log: Path, dies: tuple[str, Path] | None = None
+        self,
+        environment: Mapping[str, str],
+        log: Path,
+        dies: tuple[str, Path] | None = None,
+        encode_s: float = 0,
     ) -> psutil.Process:
-        """A new worker. `dies` names the point that it dies at, and the mark it leaves."""
+        """A new worker. `dies` names the point that it dies at, and the mark it leaves; `encode_s`
+        is what a micro-batch takes longer than the tiny model does."""
         assert self._process.stdin
         assert self._process.stdout
         order = {
             "environment": dict(environment),
             "log": str(log),
             "dies": dies and [dies[0], str(dies[1])],
+            "encode_s": encode_s,
         }
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
@@ -58,11 +66,13 @@ def main() -> None:
         order = json.loads(line)
         pid = os.fork()
         if pid == 0:
-            _become_worker(order["environment"], order["log"], order["dies"])
+            _become_worker(**order)
         print(pid, flush=True)
 
 
-def _become_worker(environment: Mapping[str, str], log: str, dies: tuple[str, str] | None) -> None:
+def _become_worker(
+    environment: Mapping[str, str], log: str, dies: tuple[str, str] | None, encode_s: float
+) -> None:
     from worker.__main__ import main
 
     end_with_the_tests()
@@ -76,6 +86,8 @@ def _become_worker(environment: Mapping[str, str], log: str, dies: tuple[str, st
     os.environ.update(environment)
     if dies:
         arm(dies[0], Path(dies[1]))
+    if encode_s:
+        _slow_down(encode_s)
     code = 1
     try:
         code = main()
@@ -83,6 +95,18 @@ def _become_worker(environment: Mapping[str, str], log: str, dies: tuple[str, st
         traceback.print_exc()
     finally:
         os._exit(code)  # what is below on the stack is the nursery's
+
+
+def _slow_down(seconds: float) -> None:
+    from clipcap import Captioner
+
+    encode = Captioner.encode
+
+    def slowly(captioner: Captioner, pixels: Any) -> Any:
+        time.sleep(seconds)
+        return encode(captioner, pixels)
+
+    Captioner.encode = slowly  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
