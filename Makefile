@@ -7,7 +7,7 @@ PARALLEL := -n 2 --dist loadfile
 CODE := captioning clipcap web worker migrations scripts benchmarks examples recipes
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast check audit bench bench-gpu bench-quality bundled-model clean venv venv-dev
+.PHONY: help run test test-fast check audit pictures bench bench-gpu bench-quality bundled-model clean venv venv-dev
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -30,6 +30,9 @@ check: venv-dev ## ruff, mypy --strict, import-linter, bandit
 
 audit: venv-dev ## Known vulnerabilities in what is installed, or say that nobody could be asked
 	@$(BIN)/python scripts/audit.py
+
+pictures: venv-dev ## Take the pictures of the pages anew, into runs/pictures
+	@CHROMIUM="$$(scripts/chromium.sh)" && export CHROMIUM && PICTURES=runs/pictures exec $(BIN)/python -m pytest tests/browser/test_pictures.py
 
 bench: venv-dev ## Measure speed side by side; results in benchmarks/results.md
 	$(BIN)/python -m benchmarks cpu
