@@ -7,7 +7,7 @@ PARALLEL := -n 2 --dist loadfile
 CODE := captioning clipcap web worker migrations scripts benchmarks examples recipes
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast check audit chaos bench bench-service bench-gpu bench-quality bundled-model clean venv venv-dev
+.PHONY: help run test test-fast check audit chaos pictures bench bench-service bench-gpu bench-quality bundled-model clean venv venv-dev
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
@@ -33,6 +33,9 @@ audit: venv-dev ## Known vulnerabilities in what is installed, or say that nobod
 
 chaos: venv-dev ## Kill parts of a whole service at random, again and again; ARGS="--runs 20" for longer
 	$(BIN)/python -m tests.chaos.run $(ARGS)
+
+pictures: venv-dev ## Take the pictures of the pages anew, into runs/pictures
+	@CHROMIUM="$$(scripts/chromium.sh)" && export CHROMIUM && PICTURES=runs/pictures exec $(BIN)/python -m pytest tests/browser/test_pictures.py
 
 bench: venv-dev ## Measure speed side by side; results in benchmarks/results.md
 	$(BIN)/python -m benchmarks cpu

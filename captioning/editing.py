@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from captioning.database import storable
@@ -22,6 +22,11 @@ def edit(session: Session, job_id: str, text: str | None) -> None:
     Raises: InvalidOption, JobNotFound.
     """
     _change(session, job_id, edited_text=None if text is None else _one_line(text))
+
+
+def hold(session: Session, job_id: str) -> None:
+    """Let nobody else change the job until the transaction ends: what is read now stays so."""
+    session.execute(select(Job.id).where(Job.id == looked_up_id(job_id)).with_for_update())
 
 
 def mark_decorative(session: Session, job_id: str, decorative: bool) -> None:

@@ -35,6 +35,14 @@ IF_NONE_MATCH: Spec = {
     "description": "The `ETag` of what you have: where that is still so, the answer is 304.",
     "schema": {"type": "string"},
 }
+IF_MATCH: Spec = {
+    "name": "If-Match",
+    "in": "header",
+    "required": False,
+    "description": "The `ETag` of what you have: where it is no longer so, nothing is changed and "
+    "the answer is 412.",
+    "schema": {"type": "string"},
+}
 KEY = {
     "type": "http",
     "scheme": "bearer",
@@ -49,6 +57,7 @@ MEANINGS = {
     403: "This may not be done with this key, or the request comes from another site.",
     404: "There is no such thing, or it is not yours.",
     409: "It is not in a state that allows this.",
+    412: "It is not, or no longer, as `If-Match` says.",
     413: "Too large, or too many.",
     415: "Not an image of a supported type, or not a body that is taken here.",
     422: "A field or an image is wrong; `detail` says which and why.",
@@ -141,6 +150,9 @@ def _describe(method: str, operation: Spec, schemas: Spec) -> None:
         operation.setdefault("parameters", []).append(IF_NONE_MATCH)
         for status in ("200", "304"):
             _add_header(answers[status], "ETag", "Of this answer.", {"type": "string"})
+    if "412" in answers:
+        operation.setdefault("parameters", []).append(IF_MATCH)
+        _add_header(answers["200"], "ETag", "Of this answer.", {"type": "string"})
     operation["responses"] = dict(sorted(answers.items()))
     for parameter in operation.get("parameters", ()):
         _not_null(parameter["schema"])

@@ -1,15 +1,30 @@
-"""`ETag` and `If-None-Match`: who asks again and again is told in a few bytes that nothing has
-changed (RFC 9110)."""
+"""`ETag`, `If-None-Match` and `If-Match`: who asks again and again is told in a few bytes that
+nothing has changed, and who changes something that it is no longer as they saw it (RFC 9110)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from http import HTTPStatus
 from typing import Any, ParamSpec
 
-from flask import Response, current_app, request
+from flask import Response, current_app, jsonify, request
+from pydantic import BaseModel
+from werkzeug.http import generate_etag
+
+from captioning.errors import CaptioningError
+from web import problems
 
 P = ParamSpec("P")
+
+
+class ChangedSince(CaptioningError):
+    """It has changed since it was read."""
+
+    code = "changed_since"
+
+
+problems.STATUSES[ChangedSince] = HTTPStatus.PRECONDITION_FAILED
 
 
 def conditional(view: Callable[P, Any]) -> Callable[P, Response]:
@@ -24,3 +39,15 @@ def conditional(view: Callable[P, Any]) -> Callable[P, Response]:
         return response
 
     return answered
+
+
+def require_unchanged(now: BaseModel) -> None:
+    """Of what the request is about to change.
+
+    Raises: ChangedSince, when it is not what `If-Match` names.
+    """
+    if "If-Match" not in request.headers:
+        return
+    tag = generate_etag(jsonify(now.model_dump(mode="json")).get_data())
+    if not request.if_match.contains(tag):
+        raise ChangedSince("Read it again, and decide anew.")

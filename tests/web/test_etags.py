@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
 
 from captioning.queue import Queue
 from tests.web.outcomes import caption
@@ -38,3 +39,32 @@ def test_what_is_not_there_has_no_tag(client: FlaskClient) -> None:
     answer = client.get(f"/api/v1/jobs/{'0' * 32}", headers={"If-None-Match": "*"})
     assert answer.status_code == 404
     assert "ETag" not in answer.headers
+
+
+def test_an_edit_of_what_has_changed_is_refused(client: FlaskClient, queue: Queue) -> None:
+    client.post("/api/v1/batches", data={"images": photos(1)})
+    (job_id,) = caption(queue, "a wall")
+    job = f"/api/v1/jobs/{job_id}"
+
+    def edit(text: str, tag: str) -> TestResponse:
+        return client.patch(job, json={"caption": text}, headers={"If-Match": tag})
+
+    read = client.get(job).headers["ETag"]
+    first = edit("our wall", read)
+    assert (first.status_code, first.headers["ETag"]) == (200, client.get(job).headers["ETag"])
+    second = edit("their wall", read)
+    assert (second.status_code, second.json["code"]) == (412, "changed_since")
+    assert client.get(job).json["caption"] == "our wall"
+    for form in ("{}", '"another", {}', "*"):
+        first = edit(f"{first.json['caption']}!", form.format(first.headers["ETag"]))
+        assert first.status_code == 200
+    for tag in (f"W/{first.headers['ETag']}", '"another"', "", "no tag"):
+        assert edit("their wall", tag).status_code == 412
+    assert client.get(job).json["caption"] == "our wall!!!"
+
+
+def test_an_edit_of_what_is_not_there_is_not_found(client: FlaskClient) -> None:
+    path = f"/api/v1/jobs/{'0' * 32}"
+    for tag in ("*", '"another"'):
+        answer = client.patch(path, json={"caption": "a"}, headers={"If-Match": tag})
+        assert answer.status_code == 404

@@ -23,7 +23,7 @@ from web.api.schemas import (
     jobs_body,
 )
 from web.current import queue
-from web.etags import conditional
+from web.etags import conditional, require_unchanged
 from web.idempotency import IdempotencyHeader, asked_once
 from web.intake import fetched, sent_files, uploads
 from web.waiting import wait_for
@@ -112,15 +112,18 @@ def index(query: JobsQuery) -> JobsBody:
 
 
 @bp.patch("/jobs/<job_id>")
+@conditional
 @bp.input(EditForm, location="json", arg_name="form")
 @bp.output(JobBody)
-@bp.doc(responses=[404, 415, 503])
+@bp.doc(responses=[404, 412, 415, 503])
 def edit(job_id: str, form: EditForm) -> JobBody:
     """Edit the caption, or mark the photograph as decorative.
 
     What is left out stays as it is. The model's own texts stay in `captions`.
     """
     with queue().database.write() as session:
+        editing.hold(session, job_id)
+        require_unchanged(job_body(queries.get_job(session, job_id)))
         if "caption" in form.model_fields_set:
             editing.edit(session, job_id, form.caption)
         if form.decorative is not None:
