@@ -10,8 +10,9 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from PIL.PngImagePlugin import PngInfo
 
-from captioning.models import Job, JobStatus
+from captioning.models import Job, JobStatus, new_id
 from tests.acceptance.service import WAIT_S, Service
 from tests.factories import photo
 
@@ -41,7 +42,14 @@ def service(shared: Service) -> Service:
 
 @pytest.fixture
 def many() -> dict[str, bytes]:
-    return {f"{number}.png": photo(colour="red", format="PNG") for number in range(COUNT)}
+    return {f"{number}.png": red() for number in range(COUNT)}
+
+
+def red() -> bytes:
+    """Nobody's bytes before: what was captioned already is not captioned again."""
+    own = PngInfo()
+    own.add_text("own", new_id())
+    return photo(colour="red", format="PNG", pnginfo=own)
 
 
 def upload_and_freeze(
