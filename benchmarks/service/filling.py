@@ -14,7 +14,7 @@ from captioning.broker import MAX_RINGS
 from captioning.database import db_now
 from captioning.images import NormalisedImage, normalise
 from captioning.jobs import JobOptions
-from captioning.models import Image, Job, JobStatus
+from captioning.models import Image, Job, JobStatus, new_id
 from captioning.queue import Queue
 from web import samples
 
@@ -27,11 +27,19 @@ def photographs(count: int) -> list[NormalisedImage]:
     return list(islice(cycle(made), count))
 
 
+def unlike_any(jpeg: bytes) -> bytes:
+    """The same photograph with a comment of its own: what was captioned is not captioned again."""
+    own = new_id().encode()
+    comment = b"\xff\xfe" + (len(own) + 2).to_bytes(2, "big") + own
+    return jpeg[:2] + comment + jpeg[2:]
+
+
 def fill(ground: Ground, photos: Sequence[NormalisedImage]) -> list[Path]:
     """Queue the photographs in one transaction, without a ring; returns what workers will read."""
     queue = ground.queue
     images = [
-        Image(filename="photo.jpg", sha256=photo.sha256, width=photo.width, height=photo.height)
+        # No two of the same bytes: those would be captioned once.
+        Image(filename="photo.jpg", sha256=2 * new_id(), width=photo.width, height=photo.height)
         for photo in photos
     ]
     with queue.database.write() as session:
