@@ -26,6 +26,7 @@
     │   ├── RateLimited
     │   └── QuotaExceeded
     ├── WrongState                 the job is not in a state that allows this
+    ├── ChangedSince               it is no longer as whoever changes it has read it
     └── Unavailable                a part is away, or has no room for more
         ├── DatabaseUnavailable
         ├── StorageUnavailable
@@ -231,6 +232,12 @@ class WrongState(CaptioningError):
     """The job is not in a state that allows this."""
 
     code = "wrong_state"
+
+
+class ChangedSince(CaptioningError):
+    """It has changed since it was read."""
+
+    code = "changed_since"
 
 
 class Unavailable(CaptioningError):

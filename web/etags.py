@@ -5,26 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from http import HTTPStatus
 from typing import Any, ParamSpec
 
 from flask import Response, current_app, jsonify, request
 from pydantic import BaseModel
 from werkzeug.http import generate_etag
 
-from captioning.errors import CaptioningError
-from web import problems
+from captioning.errors import ChangedSince
 
 P = ParamSpec("P")
-
-
-class ChangedSince(CaptioningError):
-    """It has changed since it was read."""
-
-    code = "changed_since"
-
-
-problems.STATUSES[ChangedSince] = HTTPStatus.PRECONDITION_FAILED
 
 
 def conditional(view: Callable[P, Any]) -> Callable[P, Response]:

@@ -30,6 +30,7 @@ STATUSES: dict[type[Exception], HTTPStatus] = {
     errors.AccessDenied: HTTPStatus.UNAUTHORIZED,
     errors.LimitReached: HTTPStatus.TOO_MANY_REQUESTS,
     errors.WrongState: HTTPStatus.CONFLICT,
+    errors.ChangedSince: HTTPStatus.PRECONDITION_FAILED,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 """A type that is not named has the status of its nearest base."""
