@@ -107,15 +107,6 @@ class TrainingConfig(BaseModel):
     self_critical_batch: int = Field(64, gt=0, description="images in one step")
     self_critical_samples: int = Field(5, gt=1, description="captions drawn for each image")
     self_critical_learning_rate: float = Field(5e-5, gt=0)
-    self_critical_unseen: bool = Field(
-        False, description="over the unseen images, too, by embeddings that they might have"
-    )
-    self_critical_share: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="with the unseen: of what captions say in an embedding; the rest is noise",
-    )
 
     decoding: DecodingOptions = DecodingOptions(beam_size=3)
     licence: str = ""
@@ -147,8 +138,8 @@ class TrainingConfig(BaseModel):
 
     @model_validator(mode="after")
     def _unseen_images_are_told_of(self) -> TrainingConfig:
-        if (self.tower_paraphrases or self.self_critical_unseen) and not self.pretrain_text:
-            raise ValueError("tower_paraphrases and self_critical_unseen need pretrain_text")
+        if self.tower_paraphrases and not self.pretrain_text:
+            raise ValueError("tower_paraphrases needs pretrain_text")
         return self
 
     @model_validator(mode="after")

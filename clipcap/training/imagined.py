@@ -12,7 +12,6 @@ Axes: N images of which only captions are known, I images, V views, D CLIP width
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -35,63 +34,34 @@ class ImaginedEmbeddings:
         unseen: Sequence[Sequence[str]],
         examples: Sequence[Example],
         images: Tensor,
-        share: float = 1.0,
     ) -> None:
-        """Shapes: images `(I, V, D)`, those of the examples. `share` of what captions say is in an
-        embedding, and more noise instead: a tower that has been tuned on the examples puts no other
-        image as near to its captions as theirs."""
+        """Shapes: images `(I, V, D)`, those of the examples."""
         self._encoder, self._unseen, self._examples = encoder, unseen, examples
-        self._images, self._share = images, share
+        self._images = images
 
     def draw(self, items: Tensor) -> Tensor:
         """Shapes: items `(B,)`, of the unseen → `(B, D)`.
 
         Raises: BundleError, TrainingError where the encoder has no text side.
         """
-        examples = torch.randint(len(self._examples), items.shape)
-        return self._guesses.of_unseen[items] + self._left_over(examples)
-
-    def redraw(self, items: Tensor) -> Tensor:
-        """An embedding that an example might have, had the tower not been tuned on it; with a share
-        of 1, one of its views. Shapes: items `(B,)`, of the examples → `(B, D)`."""
-        return self._guesses.of_examples[items] + self._left_over(items)
-
-    def _left_over(self, examples: Tensor) -> Tensor:
-        """What a view of each has beside what its captions say: `(B, D)`."""
-        views = torch.randint(self._images.shape[1], examples.shape)
-        return self._guesses.left_over[examples, views]
+        of_examples, of_unseen = self._guesses
+        shown = torch.randint(len(of_examples), items.shape)
+        views = torch.randint(self._images.shape[1], items.shape)
+        left_over = self._images[shown, views] - of_examples[shown]
+        return of_unseen[items] + left_over
 
     @cached_property
-    def _guesses(self) -> _Guesses:
-        """Not before it is asked for: a run that goes on after all that needs it asks no more."""
-        of_examples = embed_together(self._encoder, [e.captions for e in self._examples])
-        of_unseen = embed_together(self._encoder, self._unseen)
-        middle_text, middle_image = of_examples.mean(dim=0), self._images.mean(dim=(0, 1))
-        to_images = fit(of_examples - middle_text, self._images.mean(dim=1) - middle_image)
-        of_examples = (of_examples - middle_text) @ to_images
-        of_unseen = (of_unseen - middle_text) @ to_images
-        left_over = self._images - middle_image - of_examples[:, None]
-        # As much noise as leaves embeddings as far from their middle as they are.
-        whole = (self._images - middle_image).square().mean()
-        said, noise = of_examples.square().mean(), left_over.square().mean()
-        spread = ((whole - self._share**2 * said).clamp_min(0) / noise).sqrt()
-        if self._share == 1:
-            spread = torch.ones(())  # texts and noise need not be quite at right angles
-        return _Guesses(
-            of_examples=middle_image + self._share * of_examples,
-            of_unseen=middle_image + self._share * of_unseen,
-            left_over=spread * left_over,
+    def _guesses(self) -> tuple[Tensor, Tensor]:
+        """Where captions say that the examples `(I, D)` and the unseen `(N, D)` are. Not before it
+        is asked for: a run that goes on after this stage asks no more."""
+        examples = embed_together(self._encoder, [e.captions for e in self._examples])
+        middle_text, middle_image = examples.mean(dim=0), self._images.mean(dim=(0, 1))
+        to_images = fit(examples - middle_text, self._images.mean(dim=1) - middle_image)
+        unseen = embed_together(self._encoder, self._unseen)
+        of_examples, of_unseen = (
+            (texts - middle_text) @ to_images + middle_image for texts in (examples, unseen)
         )
-
-
-@dataclass(frozen=True)
-class _Guesses:
-    """Where captions say that images are, `(I, D)` and `(N, D)`, and what that leaves over of the
-    views of the examples, `(I, V, D)`."""
-
-    of_examples: Tensor
-    of_unseen: Tensor
-    left_over: Tensor
+        return of_examples, of_unseen
 
 
 def embed_together(encoder: Encoder, texts: Sequence[Sequence[str]]) -> Tensor:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ from clipcap.training.model import PrefixLanguageModel
 from clipcap.training.parts import Parts, as_started_from, start
 from clipcap.training.stage import Stage, run_stage
 from clipcap.training.stages import (
-    any_view,
     captioning_stage,
     mapper_pretraining_stage,
     pretraining_stage,
@@ -42,9 +40,6 @@ from clipcap.training.text_only import embed_captions, text_side
 from clipcap.training.together import tune_together
 from clipcap.training.tower import tune_tower
 from clipcap.training.work_folder import claimed
-
-FEWEST_REFERENCES = 5
-"""Of an unseen image whose captions are to be a reward: fewer say too little."""
 
 
 def train(data: Path, out: Path, config: TrainingConfig) -> None:
@@ -75,10 +70,8 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
     # What would fail after hours of training fails now.
     bundles.require_apart(out, parts.encoder)
     longest_caption(parts.decoder, config)
-    if config.text_only or config.pretrain_mapper or config.self_critical_unseen:
+    if config.text_only or config.pretrain_mapper:
         text_side(parts.encoder)
-    if config.self_critical_unseen:
-        _rewarding(unseen)
     work = out.with_name(out.name + ".work")
     with claimed(work, config, splits, unseen):
         _train(parts, splits, unseen, config, work, out)
@@ -114,7 +107,7 @@ def _train(
         train, dev = _embeddings(parts.encoder, splits, config, work)
         evaluate = dev_evaluation(parts.decoder, module, splits, dev, config)
     if config.self_critical_epochs:
-        stage = _self_critical(parts, module, unseen, splits, train, evaluate, config)
+        stage = self_critical_stage(parts, module, splits, train, evaluate, config)
         history["self_critical"] = run_stage(stage, config, work)
     merge(parts.decoder)
     mapper.merged()
@@ -145,44 +138,6 @@ def _pretraining(
     module = PrefixLanguageModel(mapper, parts.decoder.model)
     evaluate = dev_evaluation(parts.decoder, module, splits, dev, config)
     return mapper_pretraining_stage(parts, module, told, imagined, evaluate, config)
-
-
-def _self_critical(
-    parts: Parts,
-    module: PrefixLanguageModel,
-    unseen: Sequence[tuple[str, ...]],
-    splits: Splits,
-    train: Tensor,
-    evaluate: Callable[[], dict[str, float]],
-    config: TrainingConfig,
-) -> Stage:
-    references = [example.captions for example in splits.train]
-    if not config.self_critical_unseen:
-        seen = partial(any_view, train)
-        return self_critical_stage(parts, module, references, seen, evaluate, config)
-    told = _rewarding(unseen)
-    share = config.self_critical_share
-    imagined = ImaginedEmbeddings(parts.encoder, told, splits.train, train, share)
-
-    def seen_or_imagined(items: Tensor) -> Tensor:
-        """The images that are there come first."""
-        drawn = imagined.draw((items - len(train)).clamp_min(0))
-        there = imagined.redraw(items.clamp_max(len(train) - 1))
-        return torch.where((items < len(train))[:, None], there, drawn)
-
-    return self_critical_stage(
-        parts, module, [*references, *told], seen_or_imagined, evaluate, config
-    )
-
-
-def _rewarding(unseen: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Raises: TrainingError where there are none."""
-    told = [captions for captions in unseen if len(captions) >= FEWEST_REFERENCES]
-    if not told:
-        raise TrainingError(
-            f"self_critical_unseen: pretrain_text has no {FEWEST_REFERENCES} captions of one image"
-        )
-    return told
 
 
 def _unseen(config: TrainingConfig, splits: Splits) -> list[tuple[str, ...]]:

@@ -140,20 +140,18 @@ def any_view(embeddings: Tensor, images: Tensor) -> Tensor:
 def self_critical_stage(
     parts: Parts,
     module: PrefixLanguageModel,
-    references: Sequence[Sequence[str]],
-    seen: Callable[[Tensor], Tensor],
+    splits: Splits,
+    embeddings: Tensor,
     evaluate: Callable[[], dict[str, float]],
     config: TrainingConfig,
 ) -> Stage:
-    """`references` are the captions of each image, and `seen` draws an embedding of each:
-    items `(B,)` → `(B, D)`."""
     decoder = parts.decoder
     stop_id = decoder.end_of_text_id
-    reward = CiderReward(references)
+    reward = CiderReward([example.captions for example in splits.train])
 
     def loss(items: Tensor) -> Tensor:
         module.train(False)  # what is sampled from is what is trained: no dropout
-        embedding = seen(items).to(decoder.model.device)
+        embedding = any_view(embeddings, items).to(decoder.model.device)
         targets = sample(
             module,
             embedding,
@@ -171,7 +169,7 @@ def self_critical_stage(
     return Stage(
         name="self_critical",
         module=module,
-        lengths=[1] * len(references),
+        lengths=[1] * len(splits.train),
         loss=loss,
         evaluate=evaluate,
         judge=lambda measured: measured["cider_d"],

@@ -45,24 +45,6 @@ def test_a_captioner_learns_from_captions_whose_images_it_cannot_see(tmp_path: P
     assert history[-1]["train_loss"] < 0.6 * history[0]["train_loss"]
 
 
-def test_too_few_captions_to_reward_are_said_at_once(tmp_path: Path) -> None:
-    text = tmp_path / "text.jsonl"
-    text.write_text('{"captions": ["a dog", "an animal"]}')
-    tower = build_tiny_tower(tmp_path / "tower", READING_TOWER)
-    config = TINY_CONFIG.model_copy(
-        update={"encoder": str(tower), "pretrain_text": text, "self_critical_unseen": True}
-    )
-    data = build_colour_data(tmp_path / "data")
-    for split in ("train", "dev"):
-        path = data / split / "metadata.jsonl"
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        rows = [{"file_name": row["file_name"], "captions": row["captions"][:2]} for row in rows]
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(TrainingError, match="no 5 captions of one image"):
-        train(data, tmp_path / "out", config)
-    assert not (tmp_path / "out.work").exists()
-
-
 @pytest.mark.parametrize("asked", ["text_only", "pretrain_mapper"])
 def test_an_encoder_without_a_text_side_is_refused_at_once(tmp_path: Path, asked: str) -> None:
     text = tmp_path / "text.jsonl"

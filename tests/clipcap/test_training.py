@@ -277,7 +277,6 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
         "together_batch": 8,
         "self_critical_epochs": 2,
         "self_critical_batch": 8,
-        "self_critical_unseen": True,
         "checkpoint_steps": 1,
     }
     options = [f"--{name.replace('_', '-')}={value}" for name, value in fields.items()]
