@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from clipcap.clip_score import TextSide, text_side
 from clipcap.errors import BundleError
 from clipcap.images import to_rgb
+from clipcap.norms import fold_norms
 from clipcap.precision import Mode
 
 CONFIG_FILE = "open_clip_config.json"
@@ -135,6 +136,7 @@ def _encoder(
     model: Any, text: TextSide | None, *, source: str | None, folder: Path | None
 ) -> Encoder:
     model.eval().requires_grad_(False)
+    fold_norms(model.visual)
     visual = model.visual.to(memory_format=torch.channels_last)
     size = visual.image_size
     height, width = size if isinstance(size, tuple | list) else (size, size)

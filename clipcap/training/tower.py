@@ -25,6 +25,7 @@ from clipcap.data import Example, Splits
 from clipcap.data.pictures import Picture
 from clipcap.encoder import ClipModel, Encoder
 from clipcap.errors import TrainingError
+from clipcap.norms import fold_norms_in_training
 from clipcap.training.augment import augment
 from clipcap.training.captions import clean_caption
 from clipcap.training.config import TrainingConfig
@@ -48,6 +49,7 @@ class ContrastiveModel(nn.Module):
     def __init__(self, clip: Any) -> None:
         super().__init__()
         self.clip = clip
+        fold_norms_in_training(clip.visual)
 
     def train(self, mode: bool = True) -> ContrastiveModel:
         super().train(mode)
