@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import ip_address
 from socket import SOCK_STREAM, getaddrinfo
 from typing import Any
@@ -59,6 +60,7 @@ EVERYBODY = Caller("", sees_all=True)
 STRANGER = Caller(None)
 
 
+@lru_cache(maxsize=1024)  # of whom they are is all that they depend on
 def _own_rows(owner: str | None) -> Sequence[LoaderCriteriaOption]:
     """What a session is to add to every statement: a table with an owner shows own rows only."""
     tables = [mapper.class_ for mapper in Base.registry.mappers if "owner" in mapper.columns]

@@ -7,14 +7,15 @@ that two writers wait for each other instead of failing half-way (`SQLITE_BUSY` 
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     URL,
@@ -23,17 +24,20 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Engine,
+    Row,
+    Select,
     String,
     create_engine,
     event,
     make_url,
 )
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
-from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, DisconnectionError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.orm.interfaces import ORMOption
+from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -48,6 +52,8 @@ STATEMENT_TIMEOUT_S = 30
 SILENCE_S = 5
 """How much longer than its own timeouts to wait for a PostgreSQL that does not even say that they
 have run out. As long for the ping of a connection that is taken into use."""
+FRESH_S = 1
+"""A connection that was in use so lately is taken to be there still."""
 ALTER_TIMEOUT_S = 600
 """A statement that alters tables may have millions of rows to read: for a new index, say."""
 NO_WRITES = ("25006", "0A000")
@@ -152,8 +158,9 @@ def _prepare_sqlite(engine: Engine, foreign_keys: bool) -> None:
 
     @event.listens_for(engine, "begin")
     def _on_begin(connection: Any) -> None:
-        writing = connection.get_execution_options().get("writing", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+        options = connection.get_execution_options()
+        if not options.get("glancing"):
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writing") else "BEGIN")
 
 
 def _switch_to_wal(cursor: DBAPICursor) -> None:
@@ -188,7 +195,6 @@ def make_engine(
     }
     engine = create_engine(
         url,
-        pool_pre_ping=True,
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
             "options": " ".join(
@@ -201,15 +207,35 @@ def make_engine(
 
 
 def _be_patient(engine: Engine, patience_s: float) -> None:
-    from captioning.patience import PatientConnection  # who is on SQLite has no driver for it
+    # Who is on SQLite has no driver for it.
+    from psycopg import OperationalError as NoAnswer
+
+    from captioning.patience import PatientConnection
 
     @event.listens_for(engine, "do_connect")
     def _connect(
         dialect: object, record: object, arguments: list[Any], options: dict[str, Any]
     ) -> PatientConnection:
         connection = PatientConnection.connect(*arguments, **options)
-        connection.patience_s, connection.ping_patience_s = patience_s, SILENCE_S
+        connection.patience_s = patience_s
         return connection
+
+    @event.listens_for(engine, "checkin")
+    def _left(connection: PatientConnection | None, record: ConnectionPoolEntry) -> None:
+        record.info["left_at"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def _taken(connection: PatientConnection, record: ConnectionPoolEntry, proxy: object) -> None:
+        """As `pool_pre_ping`, which asks each time: as long as most of what is asked after it."""
+        if time.monotonic() - record.info.get("left_at", math.inf) < FRESH_S:
+            return
+        connection.patience_s = SILENCE_S
+        try:
+            engine.dialect.do_ping(cast(DBAPIConnection, connection))
+        except NoAnswer as error:
+            raise DisconnectionError(str(error)) from error  # the pool takes another
+        finally:
+            connection.patience_s = patience_s
 
 
 class NarrowedSession(Session):
@@ -231,7 +257,9 @@ class Database:
         self.engine = make_engine(url)
         self._writer = self.engine.execution_options(writing=True)
         self._reader = self.engine
+        self._glancer = self.engine.execution_options(glancing=True)
         if self.engine.dialect.name == "postgresql":
+            self._glancer = self.engine.execution_options(isolation_level="AUTOCOMMIT")
             # Its default shows each statement of a transaction another state of the tables.
             self._reader = self.engine.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
@@ -267,6 +295,15 @@ class Database:
         """
         with _unavailable_as_ours(), self._new_session(self._reader) as session:
             yield session
+
+    def glance(self, statement: Select[Any], values: Mapping[str, Any]) -> Sequence[Row[Any]]:
+        """The rows of one statement, with neither a session nor a transaction around it, each of
+        which costs more than the statement. Not narrowed: it must say itself who may see what.
+
+        Raises: DatabaseUnavailable.
+        """
+        with _unavailable_as_ours(), self._glancer.connect() as connection:
+            return connection.execute(statement, values).all()
 
     @contextmanager
     def alter(self) -> Iterator[Connection]:

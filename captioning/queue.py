@@ -111,6 +111,13 @@ class Queue:
         seen.database = caller.seen(self._whole)
         return seen
 
+    def read(self, job_id: str) -> Job:
+        """A job as it is now, with its captions.
+
+        Raises: JobNotFound, DatabaseUnavailable.
+        """
+        return queries.read_job(self._whole, job_id, self.caller)
+
     def submit(
         self,
         photo: Photo | Callable[[], Upload],
@@ -437,8 +444,7 @@ class JobHandle:
 
     def read(self) -> Job:
         """The row as it is now. Raises: JobNotFound."""
-        with self._queue.database.read() as session:
-            return queries.get_job(session, self.id)
+        return self._queue.read(self.id)
 
     @property
     def status(self) -> JobStatus:

@@ -24,7 +24,8 @@ def conditional(view: Callable[P, Any]) -> Callable[P, Response]:
         response: Response = current_app.make_response(view(*args, **kwargs))
         if response.status_code == 200:
             response.add_etag()
-            response.make_conditional(request)
+            if "If-None-Match" in request.headers:
+                response.make_conditional(request)
         return response
 
     return answered

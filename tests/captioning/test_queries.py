@@ -11,11 +11,12 @@ from sqlalchemy import event, insert, text, update
 from sqlalchemy.orm import Session
 
 from captioning import finding, jobs, queries, workers
+from captioning.access import EVERYBODY, STRANGER, Caller
 from captioning.database import Database, db_now
 from captioning.errors import BatchNotFound, ImageNotFound, JobNotFound, NotFound
 from captioning.finding import Wanted
 from captioning.jobs import JobOptions
-from captioning.models import Batch, Caption, Job, JobStatus, Worker, new_id
+from captioning.models import Base, Batch, Caption, Job, JobStatus, Worker, new_id
 from tests.factories import MODEL, add_image, add_job, add_jobs
 
 MADE_UP = ["0" * 32, "", "x", "a\x00b", "\x00" * 32, "'; --", "é" * 32, "A" * 32, "9" * 10_000]
@@ -35,6 +36,74 @@ def test_what_does_not_exist_is_not_found_whatever_it_is_called(
 ) -> None:
     with database.read() as session, pytest.raises(error):
         get(session, made_up)
+
+
+@pytest.mark.parametrize("made_up", MADE_UP, ids=ascii)
+def test_no_glance_finds_what_does_not_exist(database: Database, made_up: str) -> None:
+    with pytest.raises(JobNotFound):
+        queries.read_job(database, made_up, EVERYBODY)
+
+
+@pytest.mark.parametrize("captions", [0, 1, 3])
+def test_a_glance_sees_all_that_a_session_does(database: Database, captions: int) -> None:
+    with database.write() as session:
+        job_id = add_job(session, edited_text="a wall of ours", decorative=True)
+        for rank in reversed(range(captions)):
+            session.add(
+                Caption(
+                    job_id=job_id,
+                    rank=rank,
+                    text=f"{rank}",
+                    mean_log_probability=-rank,
+                    model_revision="r",
+                )
+            )
+        add_job(session)  # somebody else's captions are not taken for its own
+    glanced = queries.read_job(database, job_id, EVERYBODY)
+    with database.read() as session:
+        read = queries.get_job(session, job_id)
+    assert values(glanced) == values(read)
+    assert values(glanced.image) == values(read.image)
+    assert [values(caption) for caption in glanced.captions] == [
+        values(caption) for caption in read.captions
+    ]
+    assert (glanced.text, glanced.alt) == (read.text, read.alt)
+
+
+def values(row: Base) -> dict[str, object]:
+    return {column.key: getattr(row, column.key) for column in row.__table__.columns}
+
+
+@pytest.mark.parametrize(
+    ("caller", "sees"),
+    [
+        (EVERYBODY, True),
+        (Caller("theirs"), True),
+        (Caller("another"), False),
+        (Caller(""), False),
+        (STRANGER, False),
+        (Caller("an admin's", sees_all=True), True),
+    ],
+)
+def test_a_glance_shows_own_jobs_only(database: Database, caller: Caller, sees: bool) -> None:
+    (job_id,) = add_jobs(database, 1, owner="theirs")
+    if sees:
+        assert queries.read_job(database, job_id, caller).id == job_id
+    else:
+        with pytest.raises(JobNotFound):
+            queries.read_job(database, job_id, caller)
+
+
+def test_a_glance_is_one_statement(database: Database) -> None:
+    (job_id,) = add_jobs(database, 1)
+    statements: list[str] = []
+
+    @event.listens_for(database.engine, "before_cursor_execute")
+    def _count(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        statements.append(statement)
+
+    queries.read_job(database, job_id, EVERYBODY)
+    assert len(statements) == 1, statements
 
 
 def test_pages_are_newest_first_and_meet_without_overlap(database: Database) -> None:

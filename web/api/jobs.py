@@ -90,8 +90,7 @@ def _photograph(form: JobForm) -> Upload:
 def show(job_id: str, query: WaitQuery) -> tuple[JobBody, int, dict[str, str]]:
     """Read a job, waiting for its outcome if asked to."""
     wait_for(job_id, query.wait)
-    with queue().database.read() as session:
-        job = queries.get_job(session, job_id)
+    job = queue().read(job_id)
     return job_body(job), 200, _retry_after(job)
 
 

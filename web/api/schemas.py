@@ -15,6 +15,7 @@ from captioning.models import Batch, Decoding, Job, JobStatus
 from captioning.queries import Progress
 from captioning.queue import MAX_WORDS
 from web import cursors
+from web.links import link
 from web.waiting import MAX_WAIT_S
 
 
@@ -270,8 +271,8 @@ def batch_body(batch: Batch, jobs: list[Job], progress: Progress) -> BatchBody:
         rejected=[RejectionBody(**rejection) for rejection in batch.rejected],
         created_at=batch.created_at,
         links={
-            "self": url_for("batches.show", batch_id=batch.id),
-            "page": url_for("pages.batch", batch_id=batch.id),
+            "self": link("batches.show", "batch_id", batch.id),
+            "page": link("pages.batch", "batch_id", batch.id),
         },
     )
 
@@ -279,8 +280,8 @@ def batch_body(batch: Batch, jobs: list[Job], progress: Progress) -> BatchBody:
 def _image_body(job: Job) -> ImageBody:
     image = job.image
     return ImageBody(
-        url=url_for("media.image", image_id=image.id),
-        thumbnail_url=url_for("media.thumbnail", image_id=image.id),
+        url=link("media.image", "image_id", image.id),
+        thumbnail_url=link("media.thumbnail", "image_id", image.id),
         filename=image.filename,
         width=image.width,
         height=image.height,
@@ -289,9 +290,9 @@ def _image_body(job: Job) -> ImageBody:
 
 def _job_links(job: Job) -> dict[str, str]:
     links = {
-        "self": url_for("jobs.show", job_id=job.id),
-        "page": url_for("pages.job", job_id=job.id),
+        "self": link("jobs.show", "job_id", job.id),
+        "page": link("pages.job", "job_id", job.id),
     }
     if job.batch_id:
-        links["batch"] = url_for("batches.show", batch_id=job.batch_id)
+        links["batch"] = link("batches.show", "batch_id", job.batch_id)
     return links
