@@ -173,6 +173,7 @@ def _embeddings(
     and of dev, `(N, D)`."""
     processes = PartialState()
     encoder.to(processes.device)
+    encoder.compute_in("bf16" if config.bf16 else "fp32")
     with processes.main_process_first():
         train = (
             embed_captions(encoder, [c for e in splits.train for c in e.captions])
@@ -180,6 +181,7 @@ def _embeddings(
             else _embed(encoder, splits.train, work, "train", config, views=config.views)
         )
         dev = _embed(encoder, splits.dev, work, "dev", config)[:, 0]
+    encoder.compute_in("fp32")
     encoder.to(torch.device("cpu"))
     return train, dev
 
