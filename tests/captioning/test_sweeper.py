@@ -14,7 +14,7 @@ from captioning.database import Database, db_now
 from captioning.errors import StorageUnavailable, UploadTooSlow
 from captioning.models import Image, Job, JobStatus, Turn, Worker, new_id
 from captioning.queue import Queue
-from captioning.sweeper import ABANDONED_AFTER_S, ABANDONED_PER_SWEEP, SweepReport, sweep
+from captioning.sweeper import ABANDONED_AFTER_S, ABANDONED_PER_SWEEP, SweepReport, sweep, tidy
 from tests.factories import MODEL, add_image, add_job, add_jobs, photo, read_job
 from tests.servers import Valkey
 
@@ -251,7 +251,7 @@ def test_dead_workers_are_forgotten_and_living_ones_kept(queue: Queue) -> None:
             workers.register(session, worker_id, name="1@host", models=[MODEL])
         gone = db_now(-workers.FORGET_AFTER_S - 1)
         session.execute(update(Worker).where(Worker.id == dead).values(seen_at=gone))
-    sweep_now(queue)
+    tidy(queue)
     with queue.database.write() as session:
         assert list(session.scalars(select(Worker.id))) == [living]
         assert workers.beat(session, living)
