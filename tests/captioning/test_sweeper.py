@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -225,16 +226,16 @@ def test_an_upload_that_stood_still_for_too_long_becomes_no_job(
 ) -> None:
     """A laptop goes to sleep between an upload's bytes and its jobs; another worker may have
     swept the upload away meanwhile."""
-    put = queue.storage.put
+    put_all = queue.storage.put_all
 
-    def put_and_sleep(key: str, data: bytes) -> None:
-        put(key, data)
+    def put_and_sleep(objects: Mapping[str, bytes]) -> None:
+        put_all(objects)
         with queue.database.write() as session:
             session.execute(update(Image).values(created_at=db_now(-ABANDONED_AFTER_S - 1)))
         if swept:
             sweep_now(queue)
 
-    monkeypatch.setattr(queue.storage, "put", put_and_sleep)
+    monkeypatch.setattr(queue.storage, "put_all", put_and_sleep)
     with pytest.raises(UploadTooSlow):
         queue.submit(photo())
     assert images(queue) == []
