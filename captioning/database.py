@@ -24,11 +24,13 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Engine,
+    Float,
     Row,
     Select,
     String,
     create_engine,
     event,
+    literal,
     make_url,
 )
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
@@ -101,21 +103,22 @@ class db_now(FunctionElement[datetime]):
     because workers on several machines need not agree on the time."""
 
     type = UtcDateTime()
-    inherit_cache = False  # the offset is part of the compiled text
+    inherit_cache = True  # statements that differ by a parameter only are compiled once
 
     def __init__(self, offset_s: float = 0) -> None:
-        super().__init__()
-        self.offset_s = float(offset_s)
+        super().__init__(*([literal(offset_s, Float)] if offset_s else []))
 
 
 @compiles(db_now, "postgresql")
 def _now_on_postgresql(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"(clock_timestamp() + {element.offset_s:.3f} * interval '1 second')"
+    offset_s = compiler.process(element.clauses, **kw)
+    return f"(clock_timestamp() + {offset_s or 0} * interval '1 second')"
 
 
 @compiles(db_now, "sqlite")
 def _now_on_sqlite(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"strftime('%Y-%m-%d %H:%M:%f', 'now', '{element.offset_s:+.3f} seconds')"
+    offset_s = compiler.process(element.clauses, **kw)
+    return f"strftime('%Y-%m-%d %H:%M:%f', 'now', printf('%+.3f seconds', {offset_s or 0}))"
 
 
 class try_to_hold(FunctionElement[bool]):

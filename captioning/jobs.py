@@ -324,7 +324,10 @@ def give_back(session: Session, token: str, job_ids: Sequence[str]) -> set[str]:
 
 def expire_leases(session: Session) -> tuple[set[str], set[str]]:
     """Take jobs from workers that fell silent: `(queued again, failed as crashed)`."""
-    silent = _unlocked(Job.status == JobStatus.RUNNING, Job.lease_expires_at < db_now())
+    run_out = (Job.status == JobStatus.RUNNING, Job.lease_expires_at < db_now())
+    if session.scalar(select(Job.id).where(*run_out).limit(1)) is None:
+        return set(), set()  # as nearly always
+    silent = _unlocked(*run_out)
     message = "The worker died each time it tried this image."
     crashed = _finish(
         session,

@@ -321,9 +321,11 @@ class Queue:
         with self._whole.write() as session:
             session.add_all(images)
         try:
+            objects: dict[str, bytes] = {}
             for image, (_, normalised) in zip(images, good, strict=True):
-                self.storage.put(image.key, normalised.jpeg)
-                self.storage.put(image.thumbnail_key, normalised.thumbnail)
+                objects[image.key] = normalised.jpeg
+                objects[image.thumbnail_key] = normalised.thumbnail
+            self.storage.put_all(objects)
             with self._whole.write() as session:
                 if batch:
                     session.add(batch)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
@@ -27,6 +28,8 @@ CLIENT: dict[str, Any] = {
     "allow_http": True,  # where the endpoint is http://, and only there
 }
 NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
+WRITERS = 16
+"""Objects that are written at once: what takes the time is to wait for a disk or a network."""
 
 
 class Storage:
@@ -37,6 +40,7 @@ class Storage:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._flushed: set[Path] = set()
 
     @cached_property
     def _folder(self) -> Path | None:
@@ -49,13 +53,38 @@ class Storage:
             return LocalStore(self._folder, mkdir=True)
         return from_url(self.url, retry_config=RETRY, client_options=CLIENT)
 
+    @cached_property
+    def _writers(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(WRITERS, thread_name_prefix="store")
+
+    def put_all(self, objects: Mapping[str, bytes]) -> None:
+        """Write objects by key, several at once. Where one fails, none is still under way when
+        it says so: whoever removes them removes all."""
+        writing = [self._writers.submit(self.put, key, data) for key, data in objects.items()]
+        wait(writing, return_when=FIRST_EXCEPTION)
+        begun = [each for each in writing if not each.cancel()]
+        wait(begun)
+        for each in begun:
+            each.result()
+
     def put(self, key: str, data: bytes) -> None:
         """Write an object whole: a reader sees all of it or nothing, and what has been
         written outlives a power cut, as the row of its job does."""
         with _errors_as_ours(key):
             self._store.put(key, data)
             if self._folder:
-                _sync(self._folder, key)
+                self._flush(self._folder, key)
+
+    def _flush(self, folder: Path, key: str) -> None:
+        """A file and its name, and once the names of the folders that it lies in."""
+        path = folder / key
+        its_folder, *above = path.parents[: len(Path(key).parts)]
+        _sync(path)
+        _sync(its_folder)
+        if its_folder not in self._flushed:
+            for each in above:
+                _sync(each)
+            self._flushed.add(its_folder)
 
     def get(self, key: str) -> bytes:
         """Raises: ImageNotFound."""
@@ -80,17 +109,12 @@ class Storage:
                 continue
 
 
-def _sync(folder: Path, key: str) -> None:
-    """Flush a file, then its name and those of the folders above it."""
-    path = folder / key
-    for entry in (path, *path.parents):
-        descriptor = os.open(entry, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        if entry == folder:
-            break
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

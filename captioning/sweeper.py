@@ -37,17 +37,14 @@ def sweep(queue: Queue) -> SweepReport | None:
     1. Take the turn, and the jobs of workers that fell silent.
     2. Ring for jobs that wait: their ring was lost, or they were put back just now.
     3. Remove the bytes and rows of uploads that died half-way.
+
+    What nobody waits for is `tidy`'s.
     """
     report = SweepReport()
     with queue.database.write() as session:
         if not _take_turn(session, queue.settings.sweep_s):
             return None
         report.queued_again, report.crashed = jobs.expire_leases(session)
-        workers.forget_dead(session)
-        idempotency.forget_old(session)
-        webhooks.tidy(session)
-        access.forget_old(session)
-        quotas.forget_old(session)
     _ring(queue, report)
     report.images_removed = _remove_abandoned(queue)
     if report.queued_again or report.crashed or report.images_removed:
@@ -58,6 +55,16 @@ def sweep(queue: Queue) -> SweepReport | None:
             report.images_removed,
         )
     return report
+
+
+def tidy(queue: Queue) -> None:
+    """Forget what is long over. Several at once are in nobody's way."""
+    with queue.database.write() as session:
+        workers.forget_dead(session)
+        idempotency.forget_old(session)
+        webhooks.tidy(session)
+        access.forget_old(session)
+        quotas.forget_old(session)
 
 
 def _take_turn(session: Session, period_s: float) -> bool:

@@ -16,6 +16,8 @@ from sqlalchemy.orm import Session, aliased
 
 from captioning.models import Caption, Job, JobStatus
 
+Twin = aliased(Job)  # once: to make one takes longer than to ask for it
+
 
 @dataclass(frozen=True)
 class Found:
@@ -53,8 +55,7 @@ def look(session: Session, job_ids: Collection[str], revision: str) -> Found:
 
 def _first_twin(**columns: Any) -> ScalarSelect[str]:
     """The id of a twin with these columns, found in an index however many there are."""
-    twin = aliased(Job)
-    alike = select(twin.id).filter_by(**columns).where(twin.asked == Job.asked)
+    alike = select(Twin.id).filter_by(**columns).where(Twin.asked == Job.asked)
     return alike.limit(1).scalar_subquery()
 
 

@@ -187,9 +187,20 @@ class Valkey:
             self._process = None
             self.socket.unlink(missing_ok=True)
 
+    def freeze(self) -> None:
+        """Connections stay open and can be made, but nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
     def close(self) -> None:
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def _answers(self) -> bool:
         try:

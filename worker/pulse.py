@@ -15,11 +15,13 @@ from captioning import jobs, queries, workers
 from captioning.errors import CaptioningError
 from captioning.models import new_id
 from captioning.queue import Queue
-from captioning.sweeper import sweep
+from captioning.sweeper import sweep, tidy
 from worker.station import Station
 
 logger = logging.getLogger(__name__)
 
+TIDY_S = 60
+"""Whoever sweeps tidies up, too, and then not again for so long."""
 STUCK_AFTER_S = 120
 STUCK_EXIT_CODE = 70
 
@@ -63,6 +65,7 @@ class Pulse:
         ]
         self._seen_moves = -1
         self._moved_at = time.monotonic()
+        self._tidy_at = self._moved_at
 
     def start(self) -> None:
         self._register()
@@ -114,8 +117,13 @@ class Pulse:
             )
 
     def _sweep(self) -> None:
-        if report := sweep(self._queue):
-            self._station.metrics.swept(report)
+        report = sweep(self._queue)
+        if not report:
+            return
+        self._station.metrics.swept(report)
+        if time.monotonic() >= self._tidy_at:
+            tidy(self._queue)
+            self._tidy_at = time.monotonic() + TIDY_S
 
     def _make_rounds(self) -> None:
         """The doorbell is faster, but a broker that is away, or a consumer that has gone deaf

@@ -9,13 +9,14 @@ from pathlib import Path
 from sqlalchemy import func, select
 
 from benchmarks.service.ground import Ground, Process
-from captioning import jobs
-from captioning.broker import MAX_RINGS
+from captioning import jobs, queries
+from captioning.broker import MAX_RINGS, queue_name
 from captioning.database import db_now
 from captioning.images import NormalisedImage, normalise
 from captioning.jobs import JobOptions
 from captioning.models import Image, Job, JobStatus, new_id
 from captioning.queue import Queue
+from tests.servers import valkey
 from web import samples
 
 
@@ -53,14 +54,18 @@ def fill(ground: Ground, photos: Sequence[NormalisedImage]) -> list[Path]:
 
 
 def drain_s(ground: Ground, worker: Process) -> float:
-    """Ring as an upload does, and wait: the seconds until the last job has its caption.
+    """Ring as an upload does, and wait until all rings are used up: the seconds until the last
+    job has its caption.
 
     Raises: RuntimeError, where one has none.
     """
+    settings = ground.queue.settings
     with ground.queue.database.read() as session:
+        waiting = queries.count_queued(session, at_most=MAX_RINGS * settings.batch_size)
         started_at = session.scalar(select(db_now()))
-    ground.queue.doorbell.ring(ground.queue.settings.default_model, times=MAX_RINGS)
+    ground.queue.doorbell.ring(settings.default_model, times=-(-waiting // settings.batch_size))
     ground.wait_until(lambda: not _left(ground.queue), worker)
+    ground.wait_until(lambda: not _rings(settings.default_model), worker)
     with ground.queue.database.read() as session:
         ended_at = session.scalar(select(func.max(Job.finished_at)))
         failed = session.scalar(select(func.count()).where(Job.status != JobStatus.SUCCEEDED))
@@ -73,3 +78,10 @@ def _left(queue: Queue) -> bool:
     unfinished = Job.status.in_([JobStatus.QUEUED, JobStatus.RUNNING])
     with queue.database.read() as session:
         return session.scalar(select(Job.id).where(unfinished).limit(1)) is not None
+
+
+def _rings(model: str) -> int:
+    """Those that nobody has heard, and those that nobody has begun to answer."""
+    with valkey().client as client:
+        unheard, unanswered = client.llen(queue_name(model)), client.hlen("unacked")
+    return int(unheard) + int(unanswered)  # type: ignore[arg-type]

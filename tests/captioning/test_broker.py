@@ -101,6 +101,41 @@ def test_the_bell_rings_again_after_the_broker_came_back() -> None:
         server.close()
 
 
+def test_a_ring_outlives_the_connection_of_the_ring_before(valkey: Valkey) -> None:
+    with doorbell(valkey.url) as bell, valkey.client as client:
+        assert bell.ring("bundled")
+        client.client_kill_filter(_type="normal", skipme=True)
+        assert bell.ring("bundled")
+    assert waiting(valkey) == 2
+
+
+def test_a_broker_that_freezes_does_not_hang_the_upload() -> None:
+    server = Valkey()
+    try:
+        with doorbell(server.url) as bell:
+            assert bell.ring("bundled")
+            assert bell.answers()
+            server.freeze()
+            started = time.monotonic()
+            assert not bell.ring("bundled", times=50)
+            assert not bell.answers()
+            assert time.monotonic() - started < 2 * SOON_S
+            server.thaw()
+            assert bell.ring("bundled")
+            assert bell.answers()
+    finally:
+        server.close()
+
+
+def test_a_second_ring_is_one_command(valkey: Valkey) -> None:
+    with doorbell(valkey.url) as bell, valkey.client as client:
+        assert bell.ring("bundled")
+        before = client.info("stats")["total_commands_processed"]
+        assert bell.ring("bundled")
+        after = client.info("stats")["total_commands_processed"]
+    assert after - before == 2  # with the one that asks
+
+
 def test_a_broker_that_refuses_writes_fails_no_upload() -> None:
     server = Valkey("--maxmemory", "1kb")
     try:

@@ -79,6 +79,15 @@ def test_offsets_are_seconds(database: Database, offset_s: float) -> None:
     assert abs((moved - base).total_seconds() - offset_s) < 0.05
 
 
+def test_a_statement_about_the_time_is_compiled_once(database: Database) -> None:
+    cache: dict[object, object] = {}
+    with database.engine.connect() as connection:
+        compiling = connection.execution_options(compiled_cache=cache)
+        for offset_s in (1, 2.5, -3):
+            compiling.execute(select(Job.id).where(Job.available_at <= db_now(offset_s)))
+    assert len(cache) == 1
+
+
 # --- transactions -------------------------------------------------------------------------
 
 

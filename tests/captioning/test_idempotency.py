@@ -14,7 +14,7 @@ from captioning.idempotency import KEPT_S, Once
 from captioning.jobs import JobOptions
 from captioning.models import IdempotencyKey, Image, Job
 from captioning.queue import Queue, Upload
-from captioning.sweeper import sweep
+from captioning.sweeper import tidy
 from tests.factories import MODEL, photo
 
 ONCE = Once("a key", "0" * 64)
@@ -94,5 +94,5 @@ def test_the_sweeper_forgets_old_keys(queue: Queue) -> None:
     queue.submit(photo(), once=ONCE)
     age_keys(queue)
     queue.submit(photo(), once=Once("another", "0" * 64))
-    assert sweep(queue)
+    tidy(queue)
     assert count(queue, IdempotencyKey) == 1

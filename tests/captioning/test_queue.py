@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import tempfile
 import threading
 import time
@@ -319,12 +320,11 @@ def test_a_broker_that_is_away_costs_no_upload(settings: Settings, tmp_path: Pat
 def test_a_store_that_fails_in_the_middle_leaves_nothing(
     queue: Queue, monkeypatch: pytest.MonkeyPatch, fails_at: int, valkey: Valkey
 ) -> None:
-    put, done = queue.storage.put, []
+    put, calls = queue.storage.put, itertools.count()
 
     def put_some(key: str, data: bytes) -> None:
-        if len(done) == fails_at:
+        if next(calls) == fails_at:
             raise StorageUnavailable("The disk is full.")
-        done.append(key)
         put(key, data)
 
     monkeypatch.setattr(queue.storage, "put", put_some)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,46 @@ def test_what_was_put_is_flushed_with_its_name(
     storage.put("images/a.jpg", b"x")
     root = tmp_path / "storage"
     assert flushed == [root / "images" / "a.jpg", root / "images", root]
+
+    flushed.clear()
+    storage.put("images/b.jpg", b"x")  # the folder has its name on the disk already
+    assert flushed == [root / "images" / "b.jpg", root / "images"]
+
+
+def test_several_are_put_at_once(tmp_path: Path) -> None:
+    meeting = threading.Barrier(2)
+
+    class Meeting(Storage):
+        def put(self, key: str, data: bytes) -> None:
+            meeting.wait(30)
+            super().put(key, data)
+
+    storage = Meeting((tmp_path / "storage").as_uri())
+    storage.put_all({"images/a.jpg": b"a", "thumbnails/a.jpg": b"b"})
+    assert storage.get("images/a.jpg") == b"a"
+    assert storage.get("thumbnails/a.jpg") == b"b"
+
+
+def test_of_several_none_is_under_way_when_one_has_failed(tmp_path: Path) -> None:
+    failed = threading.Event()
+    ended: list[str] = []
+
+    class Failing(Storage):
+        def put(self, key: str, data: bytes) -> None:
+            if key == "1":
+                failed.set()
+                raise StorageUnavailable("The disk is full.")
+            assert failed.wait(30)
+            time.sleep(0.1)
+            ended.append(key)
+
+    storage = Failing((tmp_path / "storage").as_uri())
+    with pytest.raises(StorageUnavailable, match="full"):
+        storage.put_all({str(number): b"" for number in range(500)})
+    then = len(ended)
+    assert 1 <= then < 499
+    time.sleep(0.3)
+    assert len(ended) == then
 
 
 def test_an_object_store_has_no_end() -> None:

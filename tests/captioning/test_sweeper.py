@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from captioning.database import Database, db_now
 from captioning.errors import StorageUnavailable, UploadTooSlow
 from captioning.models import Image, Job, JobStatus, Turn, Worker, new_id
 from captioning.queue import Queue
-from captioning.sweeper import ABANDONED_AFTER_S, ABANDONED_PER_SWEEP, SweepReport, sweep
+from captioning.sweeper import ABANDONED_AFTER_S, ABANDONED_PER_SWEEP, SweepReport, sweep, tidy
 from tests.factories import MODEL, add_image, add_job, add_jobs, photo, read_job
 from tests.servers import Valkey
 
@@ -225,16 +226,16 @@ def test_an_upload_that_stood_still_for_too_long_becomes_no_job(
 ) -> None:
     """A laptop goes to sleep between an upload's bytes and its jobs; another worker may have
     swept the upload away meanwhile."""
-    put = queue.storage.put
+    put_all = queue.storage.put_all
 
-    def put_and_sleep(key: str, data: bytes) -> None:
-        put(key, data)
+    def put_and_sleep(objects: Mapping[str, bytes]) -> None:
+        put_all(objects)
         with queue.database.write() as session:
             session.execute(update(Image).values(created_at=db_now(-ABANDONED_AFTER_S - 1)))
         if swept:
             sweep_now(queue)
 
-    monkeypatch.setattr(queue.storage, "put", put_and_sleep)
+    monkeypatch.setattr(queue.storage, "put_all", put_and_sleep)
     with pytest.raises(UploadTooSlow):
         queue.submit(photo())
     assert images(queue) == []
@@ -251,7 +252,7 @@ def test_dead_workers_are_forgotten_and_living_ones_kept(queue: Queue) -> None:
             workers.register(session, worker_id, name="1@host", models=[MODEL])
         gone = db_now(-workers.FORGET_AFTER_S - 1)
         session.execute(update(Worker).where(Worker.id == dead).values(seen_at=gone))
-    sweep_now(queue)
+    tidy(queue)
     with queue.database.write() as session:
         assert list(session.scalars(select(Worker.id))) == [living]
         assert workers.beat(session, living)

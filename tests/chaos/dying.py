@@ -26,8 +26,8 @@ class Point:
 
 POINTS = {
     # Of the web, as it takes an upload in. Two photographs are four objects in the store.
-    "after the image rows": Point("captioning.storage:Storage.put"),
-    "between the bytes": Point("captioning.storage:Storage.put", call=2),
+    "after the image rows": Point("captioning.storage:Storage.put_all"),
+    "between the bytes": Point("captioning.storage:Storage.put", call=4),
     "after the bytes": Point("captioning.jobs:submit"),
     "inside the accepting transaction": Point("captioning.jobs:submit", "after"),
     "after the commit": Point("captioning.broker:Doorbell.ring"),

@@ -34,14 +34,14 @@ KEY = {"Idempotency-Key": "once"}
 NOTHING = (0, 0, 0, 0)
 ACCEPTED = (0, 2, 4, 2)
 LEFT_BY_AN_UPLOAD = {
-    "after the image rows": (2, 0, 0, 0),
-    "between the bytes": (2, 0, 1, 0),
-    "after the bytes": (2, 0, 4, 0),
-    "inside the accepting transaction": (2, 0, 4, 0),
-    "after the commit": ACCEPTED,
-    "after the ring": ACCEPTED,
+    "after the image rows": [(2, 0, 0, 0)],
+    "between the bytes": [(2, 0, files, 0) for files in range(4)],  # they are written at once
+    "after the bytes": [(2, 0, 4, 0)],
+    "inside the accepting transaction": [(2, 0, 4, 0)],
+    "after the commit": [ACCEPTED],
+    "after the ring": [ACCEPTED],
 }
-"""Pending and stored image rows, files, jobs."""
+"""Pending and stored image rows, files, jobs: what may be found."""
 LEFT_BY_A_DELETION = {
     "after the deletion": (1, 1, 4, 1),
     "after the deletion of the bytes": (1, 1, 2, 1),
@@ -93,7 +93,7 @@ def test_an_upload_that_dies_is_accepted_whole_or_leaves_nothing(
         with pytest.raises(httpx.TransportError):
             upload(client)
         assert mark.exists()
-        assert left(queue) == LEFT_BY_AN_UPLOAD[point]
+        assert left(queue) in LEFT_BY_AN_UPLOAD[point]
         accepted = left(queue) == ACCEPTED
         sweep_when_all_is_due(queue)
         assert left(queue) == (ACCEPTED if accepted else NOTHING)

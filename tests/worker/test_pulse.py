@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 
 from captioning import jobs, queries
 from captioning.database import db_now
@@ -108,6 +110,31 @@ def test_the_jobs_of_a_dead_worker_are_done_by_another(quick: Queue, station: St
     eventually(lambda: handle.status == JobStatus.SUCCEEDED)
     pulse.stop()
     assert read(quick, handle.id).attempts == 2
+
+
+def test_an_idle_worker_asks_little_of_its_database(quick: Queue, station: Station) -> None:
+    asked: defaultdict[str, list[str]] = defaultdict(list)
+
+    def note(*what: Any) -> None:
+        if not what[2].startswith("BEGIN"):
+            asked[threading.current_thread().name].append(what[2])
+
+    event.listen(quick.database.engine, "before_cursor_execute", note)
+    pulse = Pulse(quick, station)
+    pulse.start()
+    duties = ("heartbeat", "sweep", "rounds", "courier_0")
+    eventually(lambda: all(len(asked[duty]) > 15 for duty in duties))
+    pulse.stop()
+    station.close()
+
+    def each(duty: str, begins: str) -> float:
+        return len(asked[duty]) / sum(begins in statement for statement in asked[duty])
+
+    assert each("heartbeat", "UPDATE worker") <= 2
+    assert each("rounds", "SELECT") == 1
+    assert each("courier_0", "SELECT") == 1
+    asked["sweep"] = [text for text in asked["sweep"] if "DELETE" not in text]  # it tidied once
+    assert each("sweep", "UPDATE turn") <= 4.5
 
 
 def test_a_hung_model_ends_the_process(
