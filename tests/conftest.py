@@ -72,3 +72,9 @@ def site() -> Iterator[Callable[[Answer], Site]]:
     yield make
     for each in sites:
         each.close()
+
+
+@pytest.fixture
+def here_is_public(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For this test the loopback address is one like any other."""
+    monkeypatch.setattr("captioning.outgoing.is_public", lambda address: address == "127.0.0.1")
