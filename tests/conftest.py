@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.sites import Answer, Site
+
+if TYPE_CHECKING:
+    from tests.servers import Valkey
 
 # Tiny matrices are slower on two threads, and a hundred times slower when another process is
 # busy. torch reads this when it is imported; so do the processes that tests start.
@@ -58,6 +61,17 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny_bundle import build_tiny_bundle  # it loads torch, which few tests need
 
     return build_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture
+def valkey() -> Valkey:
+    """The run's broker, emptied."""
+    from tests import servers  # with databases, which few tests need
+
+    server = servers.valkey()
+    with server.client as client:
+        client.flushall()
+    return server
 
 
 @pytest.fixture
