@@ -82,7 +82,7 @@ def worker() -> None:
 
 
 @main.command()
-@click.argument("photos", nargs=-1, required=True, metavar="PHOTO|FOLDER...")
+@click.argument("photos", nargs=-1, required=True, metavar="PHOTO|FOLDER|URL...")
 @click.option("--model", help="One of the models on offer.  [default: the first]")
 @click.option(
     "--decoding", type=click.Choice(["beam", "greedy"]), default="beam", show_default=True
@@ -108,7 +108,8 @@ def worker() -> None:
 )
 @_one_line_errors
 def submit(photos: tuple[str, ...], **choices: Any) -> None:
-    """Hand in photographs, and those of folders. Prints a job id for each, in order.
+    """Hand in photographs, those of folders, and those at public addresses (http://…). Prints
+    a job id for each, in order.
 
     A photograph that cannot be read or captioned is reported and the others go on; the exit
     code is then 1.

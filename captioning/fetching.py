@@ -13,11 +13,19 @@ import httpx
 from captioning import outgoing
 from captioning.errors import ImageTooLarge, ImageUnfetchable, ImageUrlRefused
 from captioning.queue import Upload
+from captioning.settings import Settings
 
 TIMEOUT_S = 15.0
 MAX_REDIRECTS = 4
 REDIRECTS = (301, 302, 303, 307, 308)
 HEADERS = {"User-Agent": "captioning", "Accept": "image/*", "Accept-Encoding": "identity"}
+
+
+def fetch_allowed(url: str, settings: Settings) -> Upload:
+    """Raises: ImageUrlRefused, ImageUnfetchable, ImageTooLarge."""
+    if not settings.fetch_image_urls:
+        raise ImageUrlRefused("This service fetches no images by their addresses.")
+    return fetch(url, max_bytes=settings.max_image_bytes)
 
 
 def fetch(url: str, *, max_bytes: int, timeout_s: float = TIMEOUT_S) -> Upload:

@@ -13,10 +13,11 @@ from typing import Any
 
 import click
 
+from captioning import fetching
 from captioning.errors import ImageRejected, NoImage
 from captioning.folders import find_photos
 from captioning.models import Job, JobStatus
-from captioning.queue import JobHandle, Queue
+from captioning.queue import JobHandle, Queue, Upload
 
 AHEAD = 64
 """Photographs that are queued at most before the first of them is waited for."""
@@ -34,8 +35,8 @@ def submit(
     out: Path | None,
     **options: Any,
 ) -> bool:
-    """Hand in the photographs of files and folders and say what became of each, as it comes;
-    whether all went well. What `out` has a caption for is left alone.
+    """Hand in the photographs of files, folders and addresses and say what became of each, as
+    it comes; whether all went well. What `out` has a caption for is left alone.
 
     Raises: UnknownModel, InvalidOption, Unavailable; OSError, of `out`.
     """
@@ -67,7 +68,7 @@ def _hand_in(
         if left and len(in_hand) < AHEAD:
             photo = left.popleft()
             try:
-                handle = queue.submit(photo, **options)
+                handle = queue.submit(_source(queue, photo), **options)
             except (ImageRejected, NoImage) as error:
                 yield {"photo": photo, "error": error.code, "message": str(error)}
                 continue
@@ -84,6 +85,13 @@ def _hand_in(
         else:
             left.clear()
         yield _outcome(photo, job)
+
+
+def _source(queue: Queue, photo: str) -> str | Callable[[], Upload]:
+    """A path, or what fetches from an address."""
+    if photo.startswith(("http://", "https://")):
+        return lambda: fetching.fetch_allowed(photo, queue.settings)
+    return photo
 
 
 def _outcome(photo: str, job: Job) -> Line:

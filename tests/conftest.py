@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.sites import Answer, Site
+
+if TYPE_CHECKING:
+    from tests.servers import Valkey
 
 # Tiny matrices are slower on two threads, and a hundred times slower when another process is
 # busy. torch reads this when it is imported; so do the processes that tests start.
@@ -61,6 +64,17 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def valkey() -> Valkey:
+    """The run's broker, emptied."""
+    from tests import servers  # with databases, which few tests need
+
+    server = servers.valkey()
+    with server.client as client:
+        client.flushall()
+    return server
+
+
+@pytest.fixture
 def site() -> Iterator[Callable[[Answer], Site]]:
     """Makes servers of somebody else, which end with the test."""
     sites: list[Site] = []
@@ -72,3 +86,9 @@ def site() -> Iterator[Callable[[Answer], Site]]:
     yield make
     for each in sites:
         each.close()
+
+
+@pytest.fixture
+def here_is_public(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For this test the loopback address is one like any other."""
+    monkeypatch.setattr("captioning.outgoing.is_public", lambda address: address == "127.0.0.1")

@@ -11,7 +11,7 @@ from flask import current_app, request
 from werkzeug.datastructures import FileStorage
 
 from captioning import fetching
-from captioning.errors import ImageUrlRefused, Unavailable
+from captioning.errors import Unavailable
 from captioning.queue import Upload
 from web.current import queue
 
@@ -37,13 +37,10 @@ def uploads(parts: Iterable[FileStorage]) -> Iterator[Upload]:
 
 def fetched(url: str) -> Upload:
     """Raises: ImageUrlRefused, ImageUnfetchable, ImageTooLarge, Unavailable."""
-    settings = queue().settings
-    if not settings.fetch_image_urls:
-        raise ImageUrlRefused("This service fetches no images by their addresses.")
     seats: BoundedSemaphore = current_app.extensions["captioning.fetching"]
     if not seats.acquire(blocking=False):
         raise Unavailable("Too many images are being fetched just now.")
     try:
-        return fetching.fetch(url, max_bytes=settings.max_image_bytes)
+        return fetching.fetch_allowed(url, queue().settings)
     finally:
         seats.release()

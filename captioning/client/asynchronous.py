@@ -39,19 +39,21 @@ class AsyncClient:
 
     async def caption(
         self,
-        photo: Photo,
+        photo: Photo | None = None,
         *,
+        image_url: str | None = None,
         model: str | None = None,
         decoding: str = Decoding.BEAM,
         num_captions: int = 1,
         max_words: int | None = None,
         timeout_s: float = 300,
     ) -> Job:
-        """Submit one photograph and wait for its caption.
+        """Submit one photograph, or the public address of one, and wait for its caption.
 
         Raises: CaptioningFailed, TimedOut.
         """
         options = steps.choices(model, decoding, num_captions, max_words)
+        options |= {"image_url": image_url}
         return await self._run(steps.caption(photo, options, timeout_s, self._retries))
 
     def caption_many(
@@ -73,8 +75,9 @@ class AsyncClient:
 
     async def submit(
         self,
-        photo: Photo,
+        photo: Photo | None = None,
         *,
+        image_url: str | None = None,
         model: str | None = None,
         decoding: str = Decoding.BEAM,
         num_captions: int = 1,
@@ -82,10 +85,11 @@ class AsyncClient:
         priority: str = "interactive",
         webhook_url: str | None = None,
     ) -> Job:
-        """Queue one photograph: a path, bytes, an open file or a PIL image. A message is sent
-        to `webhook_url` when it has ended."""
+        """Queue one photograph: a path, bytes, an open file or a PIL image; or `image_url`, the
+        public address from which the service fetches it. A message is sent to `webhook_url`
+        when it has ended."""
         options = steps.choices(model, decoding, num_captions, max_words)
-        options |= {"priority": priority, "webhook_url": webhook_url}
+        options |= {"image_url": image_url, "priority": priority, "webhook_url": webhook_url}
         return await self._run(steps.submit(photo, options, self._retries))
 
     def submit_many(
@@ -142,17 +146,18 @@ class AsyncClient:
 
     async def edit(
         self,
-        job_id: str,
+        job: Job | str,
         *,
         caption: str | Unchanged | None = UNCHANGED,
         decorative: bool | None = None,
     ) -> Job:
         """Put a text in place of the model's, or None to take it back; say whether the
-        photograph is decorative. What is not named stays.
+        photograph is decorative. What is not named stays. Of a Job, rather than its id, nothing
+        is changed unless it still is as it was read.
 
-        Raises: JobNotFound, InvalidOption.
+        Raises: JobNotFound, InvalidOption, ChangedSince.
         """
-        return await self._run(changes.edit(job_id, caption, decorative, self._retries))
+        return await self._run(changes.edit(job, caption, decorative, self._retries))
 
     async def cancel(self, job_id: str) -> Job:
         """End a job that waits or runs.

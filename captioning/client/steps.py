@@ -40,9 +40,12 @@ def job_path(job_id: str) -> str:
     return f"{API}/jobs/{quote(job_id, safe='')}"
 
 
-def submit(photo: Photo, options: Options, retries: int) -> Steps[Job]:
-    upload = yield from read(photo)
-    files = [("image", (upload.filename, upload.data))]
+def submit(photo: Photo | None, options: Options, retries: int) -> Steps[Job]:
+    """A photograph, or where the options have its address, none."""
+    files = []
+    if photo is not None:
+        upload = yield from read(photo)
+        files.append(("image", (upload.filename, upload.data)))
     response = yield from exchange(post(f"{API}/jobs", files, options), retries)
     return Job.model_validate_json(response.content)
 
@@ -65,7 +68,7 @@ def wait(job_id: str, timeout_s: float, retries: int) -> Steps[Job]:
             yield Pause(min(1, max(deadline - time.monotonic(), 0)))
 
 
-def caption(photo: Photo, options: Options, timeout_s: float, retries: int) -> Steps[Job]:
+def caption(photo: Photo | None, options: Options, timeout_s: float, retries: int) -> Steps[Job]:
     job = yield from submit(photo, options, retries)
     job = yield from wait(job.id, timeout_s, retries)
     if error := error_of(job):

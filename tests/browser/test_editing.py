@@ -74,7 +74,7 @@ def test_captions_are_copied_one_all_and_as_html(
     ]
 
 
-def test_a_caption_is_edited_without_javascript(
+def test_a_caption_arrives_and_is_edited_without_javascript(
     browser: Browser, site: str, queue: Queue, photographs: list[Path]
 ) -> None:
     context = browser.new_context(java_script_enabled=False)
@@ -82,6 +82,7 @@ def test_a_caption_is_edited_without_javascript(
     page.goto(site)
     page.set_input_files("#images", photographs[:1])
     page.click("#send")
+    expect(page.get_by_text("0 of 1 done")).to_be_visible()
     caption(queue, "a cat")
     expect(page.locator(".card .caption")).to_have_text("a cat")
     expect(page.get_by_role("button", name="Copy")).to_have_count(0)

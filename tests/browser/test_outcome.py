@@ -115,20 +115,6 @@ def test_a_waiting_job_is_cancelled_and_tried_again(
     expect(page.get_by_role("heading", name="Waiting")).to_be_visible()
 
 
-def test_captions_reach_those_without_javascript(
-    browser: Browser, site: str, queue: Queue, photographs: list[Path]
-) -> None:
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(site)
-    page.set_input_files("#images", photographs[:1])
-    page.click("#send")
-    expect(page.get_by_text("0 of 1 done")).to_be_visible()
-    caption(queue, "a cat looks at you")
-    expect(page.locator(".card .caption")).to_have_text("a cat looks at you")
-    context.close()
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1200])
 def test_every_page_fits_and_follows_the_readers_theme(

@@ -30,15 +30,6 @@ def database(database_url: str) -> Iterator[Database]:
 
 
 @pytest.fixture
-def valkey() -> Valkey:
-    """The run's broker, emptied."""
-    server = servers.valkey()
-    with server.client as client:
-        client.flushall()
-    return server
-
-
-@pytest.fixture
 def settings(database_url: str, tmp_path: Path, valkey: Valkey) -> Settings:
     return Settings(
         data_dir=tmp_path,

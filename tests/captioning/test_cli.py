@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event, Thread
 
@@ -20,6 +20,7 @@ from captioning.jobs import CaptionText
 from captioning.migrate import migrate
 from captioning.models import new_id
 from tests.factories import photo, read_job
+from tests.sites import Answer, Site, always, respond
 
 
 @pytest.fixture
@@ -135,6 +136,26 @@ def test_submit_takes_the_photographs_of_folders(
     assert result.exit_code == 0, result.stderr
     submitted = [json.loads(line)["photo"] for line in result.stdout.splitlines()]
     assert submitted == [f"{folder}/a.png", f"{folder}/b.JPG", photos[0]]
+
+
+@pytest.mark.usefixtures("here_is_public")
+def test_submit_takes_the_addresses_of_photographs(
+    database: Database,
+    photos: list[str],
+    site: Callable[[Answer], Site],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cat = f"{site(always(respond('200 OK', photo()))).url}/photos/cat.jpg"
+    away = f"{site(always(respond('404 Not Found'))).url}/dog.jpg"
+    result = call("submit", cat, away, photos[0], "--jsonl")
+    first, second, third = map(json.loads, result.stdout.splitlines())
+    assert read_job(database, first["job"]).image.filename == "cat.jpg"
+    assert (first["photo"], third["photo"]) == (cat, photos[0])
+    assert second == {"photo": away, "error": "image_unfetchable"}
+    monkeypatch.setenv("CAPTIONING_FETCH_IMAGE_URLS", "false")
+    refused = call("submit", cat)
+    assert refused.exit_code == 1
+    assert "fetches no images" in refused.stderr
 
 
 def test_submit_goes_on_where_it_was_stopped(

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import pytest
 
-from captioning import outgoing
 from captioning.errors import ImageTooLarge, ImageUnfetchable, ImageUrlRefused
 from captioning.fetching import MAX_REDIRECTS, fetch
 from captioning.outgoing import is_public
@@ -16,12 +15,6 @@ from tests.factories import photo
 from tests.sites import Answer, Site, always, respond
 
 MAX_BYTES = 100_000
-
-
-@pytest.fixture
-def here_is_public(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For this test the loopback address is one like any other."""
-    monkeypatch.setattr(outgoing, "is_public", lambda address: address == "127.0.0.1")
 
 
 # --- addresses ----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from threading import Event, Thread
 
 import httpx
 import pytest
+from werkzeug.serving import make_server
 
 from captioning import jobs, queries
 from captioning.jobs import CaptionText
@@ -20,6 +21,7 @@ from captioning.settings import Settings
 from tests import servers
 from tests.acceptance.service import free_port
 from tests.factories import MODEL
+from web import create_app
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,20 @@ def url(queue: Queue) -> Iterator[str]:
     """Where the server answers."""
     with served(queue.settings) as url:
         yield url
+
+
+@pytest.fixture
+def url_here(queue: Queue) -> Iterator[str]:
+    """Where a server answers that runs in this process, with what a test has changed in it."""
+    app = create_app(queue.settings)
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    serving = Thread(target=server.serve_forever)
+    serving.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    serving.join()
+    server.server_close()
+    app.extensions["captioning"].close()
 
 
 @contextmanager

@@ -10,11 +10,19 @@ import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 
 from captioning import AsyncClient, Client
 from captioning.client import Batch, Job
-from captioning.errors import BatchNotFound, InvalidOption, JobNotFound, NotFound, WrongState
+from captioning.errors import (
+    BatchNotFound,
+    ChangedSince,
+    InvalidOption,
+    JobNotFound,
+    NotFound,
+    WrongState,
+)
 from captioning.queue import Queue, Upload
 from tests import servers
 from tests.client.lossy import LosesAnswers
@@ -53,6 +61,51 @@ def test_a_caption_is_edited_and_taken_back(url: str) -> None:
         assert (job.text, job.edited, job.alt) == (job.captions[0].text, False, job.text)
         with pytest.raises(InvalidOption):
             client.edit(job.id, caption=" ")
+
+
+@pytest.mark.usefixtures("worker")
+def test_an_edit_of_what_has_changed_since_it_was_read_is_refused(url: str) -> None:
+    with Client(url) as client:
+        read = client.caption(named("cat.jpg"))
+        (listed,) = client.jobs()
+        ours = client.edit(listed, caption="Our cat.")
+        with pytest.raises(ChangedSince, match=read.id):
+            client.edit(read, caption="Their cat.")
+        assert client.job(read.id) == ours
+        assert client.edit(ours, decorative=True).text == "Our cat."
+        assert client.edit(read.id, caption="Their cat.").text == "Their cat."
+
+
+@pytest.mark.parametrize("lost", ["PATCH", "none"])
+def test_a_change_between_reading_and_writing_is_not_overwritten(url: str, lost: str) -> None:
+    """The service is who says so: what the client has looked at is a moment old."""
+
+    class Meanwhile(LosesAnswers):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            if request.method == "PATCH":
+                client.edit(job.id, caption="Ours.")
+            return super().handle_request(request)
+
+    with Client(url) as client, Client(url, transport=Meanwhile(lost)) as late:
+        job = client.submit(photo())
+        with pytest.raises(ChangedSince):
+            late.edit(job, caption="Theirs.")
+        assert client.job(job.id).text == "Ours."
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [({"caption": "Our  cat."}, "Our cat."), ({"caption": None}, ""), ({}, "A cat.")],
+    ids=["edit", "take back", "mark"],
+)
+def test_an_edit_whose_answer_is_lost_is_no_error(
+    url: str, change: dict[str, str], text: str
+) -> None:
+    way = LosesAnswers("PATCH")
+    with Client(url) as client, Client(url, transport=way) as unlucky:
+        job = client.edit(client.submit(photo()), caption="A cat.")
+        job = unlucky.edit(job, decorative=True, **change)
+    assert (way.lost, job.text, job.decorative) == (1, text, True)
 
 
 def test_a_job_is_cancelled_retried_and_deleted(url: str) -> None:
@@ -169,7 +222,9 @@ def test_the_same_from_asyncio(url: str) -> None:
             job = outcomes[0].job
             assert job
             assert job.batch_id
-            assert (await client.edit(job.id, caption="Ours.")).text == "Ours."
+            assert (await client.edit(job, caption="Ours.")).text == "Ours."
+            with pytest.raises(ChangedSince):
+                await client.edit(job, caption="Theirs.")
             assert (await client.cancel(job.id)).status == "cancelled"
             assert (await client.retry(job.id)).status == "queued"
             batch = await client.cancel_batch(job.batch_id)

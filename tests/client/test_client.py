@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -10,13 +11,15 @@ import pytest
 from PIL import Image
 
 from captioning import AsyncClient, Client, webhooks
-from captioning.client import CaptioningFailed, Progress, ServiceUnreachable, TimedOut, steps
+from captioning.client import CaptioningFailed, Job, Progress, ServiceUnreachable, TimedOut, steps
 from captioning.errors import (
     ImageEmpty,
     ImageUnreadable,
+    ImageUrlRefused,
     InvalidOption,
     JobNotFound,
     NoImage,
+    TooManyImages,
     UnknownModel,
     UnsupportedImageType,
     WebhookUrlRefused,
@@ -26,6 +29,7 @@ from captioning.queue import Photo, Queue, Upload
 from tests.acceptance.service import free_port
 from tests.client.lossy import LosesAnswers
 from tests.factories import photo
+from tests.sites import Answer, Site, always, respond
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +54,31 @@ def test_one_photograph(url: str, tmp_path: Path) -> None:
         assert client.caption(photo()).text == "a photo of photograph"
         with path.open("rb") as file:
             assert client.caption(file).text == job.text
+
+
+@pytest.mark.usefixtures("worker", "here_is_public")
+def test_one_by_its_address(url_here: str, site: Callable[[Answer], Site]) -> None:
+    target = site(always(respond("200 OK", photo())))
+
+    async def use() -> Job:
+        async with AsyncClient(url_here) as client:
+            return await client.caption(image_url=f"{target.url}/dog.jpg")
+
+    with Client(url_here) as client:
+        job = client.caption(image_url=f"{target.url}/photos/cat.jpg?size=l", max_words=9)
+        assert (job.text, job.max_words) == ("a photo of cat.jpg", 9)
+        assert client.submit(image_url=f"{target.url}/a.jpg").image.filename == "a.jpg"
+        with pytest.raises(TooManyImages):
+            client.submit(photo(), image_url=target.url)
+        with pytest.raises(NoImage):
+            client.submit()
+    assert len(target.asked) == 2
+    assert asyncio.run(use()).text == "a photo of dog.jpg"
+
+
+def test_an_address_that_is_not_public_is_refused(url: str) -> None:
+    with Client(url) as client, pytest.raises(ImageUrlRefused):
+        client.submit(image_url="http://127.0.0.1/cat.jpg")
 
 
 @pytest.mark.usefixtures("worker")

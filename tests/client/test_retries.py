@@ -169,6 +169,14 @@ def test_where_there_is_no_place_to_wait_it_asks_again_later(pauses: list[float]
     assert [request.url.params["wait"][:2] for request in script.requests] == ["20", "20"]
 
 
+def test_a_tag_that_a_proxy_has_weakened_is_as_the_service_knows_it() -> None:
+    read, edited = httpx.Response(200, json=JOB, headers={"ETag": 'W/"t"'}), accepted()
+    script = Script([accepted(), read, edited])
+    with client_of(script) as client:
+        client.edit(client.submit(photo()), caption="A cat.")
+    assert script.requests[-1].headers["If-Match"] == '"t"'
+
+
 def test_asyncio_sleeps_and_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
 

@@ -14,7 +14,6 @@ from captioning.access import Limits
 from captioning.models import Role
 from captioning.queue import Queue
 from captioning.settings import Settings
-from tests import servers
 from tests.factories import photo
 from tests.servers import Valkey
 from tests.web.conftest import ReadingClient
@@ -24,14 +23,6 @@ from web import counting, create_app
 from web.counting import Counts
 
 Make = Callable[..., FlaskClient]
-
-
-@pytest.fixture
-def valkey() -> Valkey:
-    server = servers.valkey()
-    with server.client as client:
-        client.flushall()
-    return server
 
 
 @pytest.fixture

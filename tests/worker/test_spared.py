@@ -112,8 +112,14 @@ def test_many_at_once_cost_one_run_on_several_workers(
     assert succeeded(handles)
 
 
-def test_what_comes_while_it_runs_waits_for_it_and_lets_others_pass(
-    queue: Queue, station: Station, counted: Counted, captioner: Captioner
+@pytest.mark.parametrize(("end", "runs"), [("succeed", 1), ("cancel", 2), ("delete", 2)])
+def test_what_comes_while_it_runs_waits_for_how_it_ends_and_lets_others_pass(
+    queue: Queue,
+    station: Station,
+    counted: Counted,
+    captioner: Captioner,
+    end: str,
+    runs: int,
 ) -> None:
     counted.go_on.clear()
     first = queue.submit(photo("red"))
@@ -124,35 +130,18 @@ def test_what_comes_while_it_runs_waits_for_it_and_lets_others_pass(
     other = Station(queue, {MODEL: captioner})
     assert other.work() == 1
     assert (twin.status, different.status) == (JobStatus.QUEUED, JobStatus.SUCCEEDED)
-
-    counted.go_on.set()
-    holder.join(WAIT_S)
     other.close()
 
-    assert succeeded([first, twin])
-    assert counted.images == 1
-
-
-@pytest.mark.parametrize("end", ["cancel", "delete"])
-def test_what_waits_for_one_that_is_taken_away_runs_itself(
-    queue: Queue, station: Station, counted: Counted, end: str
-) -> None:
-    counted.go_on.clear()
-    first = queue.submit(photo("red"))
-    holder = threading.Thread(target=station.work)
-    holder.start()
-    assert counted.begun.wait(WAIT_S)
-    twin = queue.submit(photo("red"))
     if end == "delete":
         queue.delete([first.id])
-    else:
+    elif end == "cancel":
         with queue.database.write() as session:
             jobs.cancel(session, first.id)
     counted.go_on.set()
     holder.join(WAIT_S)
 
-    assert succeeded([twin])
-    assert counted.images == 2
+    assert succeeded([first, twin] if end == "succeed" else [twin])
+    assert counted.images == runs
 
 
 def test_what_waits_for_one_that_fails_runs_itself(
