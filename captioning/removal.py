@@ -62,7 +62,10 @@ def remove_empty(session: Session, batch_ids: Collection[str]) -> None:
 
 
 def _lock(session: Session, table: type[Image | Batch], ids: Iterable[str]) -> None:
-    session.execute(select(table.id).where(table.id.in_(ids)).order_by(table.id).with_for_update())
+    """Against others that lock, not against rows that come to refer to these: who ends a job has
+    its row, and may add a message that refers to its batch, while we wait for that job."""
+    rows = select(table.id).where(table.id.in_(ids)).order_by(table.id)
+    session.execute(rows.with_for_update(key_share=True))
 
 
 def _give_up_images(session: Session, image_ids: Collection[str]) -> Sequence[Image]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text, update
+from sqlalchemy.orm import Session
 
-from captioning import jobs, queries, removal
+from captioning import jobs, queries, removal, webhooks
 from captioning.access import Caller
 from captioning.database import Database
 from captioning.errors import BatchNotFound, ImageNotFound, JobNotFound, StorageUnavailable
@@ -19,6 +22,7 @@ from captioning.models import (
     Base,
     Batch,
     Caption,
+    DeliveryStatus,
     IdempotencyKey,
     Image,
     Job,
@@ -27,6 +31,7 @@ from captioning.models import (
 )
 from captioning.queue import Queue, Upload
 from captioning.storage import Storage
+from captioning.webhooks import Ended, announce
 from tests.factories import MODEL, add_job, photo, read_job
 
 WEBHOOK = "https://receiver.example/"
@@ -196,6 +201,45 @@ def test_a_row_that_is_being_changed_is_passed_over_and_then_waited_for(queue: Q
         queue.discard(removed.images)
     queue.delete(submission.job_ids)
     assert rows(queue.database, Job, Image, Batch) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_deletion_waits_for_the_end_of_a_job_that_was_retried(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end has the job's row, and refers to its batch once more: the message of the first
+    time has been sent. The deletion has the batch's row and wants the job's."""
+    options = queue.options(None, "beam", 1, webhook_url=WEBHOOK)
+    (job_id,) = queue.submit_many(PHOTOS[:1], options).job_ids
+    with queue.database.write() as session:
+        jobs.cancel(session, job_id)
+        session.execute(update(WebhookDelivery).values(status=DeliveryStatus.DELIVERED))
+        jobs.retry(session, job_id)
+    held = claim(queue)
+    ending = Event()
+
+    def announce_late(session: Session, ended: Sequence[Ended]) -> None:
+        ending.set()
+        wait_for_one_who_waits(queue.database)
+        announce(session, ended)
+
+    monkeypatch.setattr(webhooks, "announce", announce_late)
+    with ThreadPoolExecutor(2) as pool:
+        saving = pool.submit(save, queue, held)
+        assert ending.wait(30)
+        deleting = pool.submit(queue.delete, [job_id])
+        assert saving.result(timeout=60) == {job_id}
+        assert deleting.result(timeout=60) == 1
+    assert rows(queue.database, Job, Image, Batch, WebhookDelivery) == [0, 0, 0, 0]
+
+
+def wait_for_one_who_waits(database: Database) -> None:
+    """Until a transaction waits for the row of another."""
+    deadline = time.monotonic() + 30
+    with database.engine.connect() as connection:
+        while not connection.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
 
 def test_deletion_amid_workers_that_save_breaks_and_leaves_nothing(

@@ -175,6 +175,20 @@ def test_one_that_runs_hides_neither_itself_nor_what_stands_behind_it(database: 
         assert queries.queue_states(session, [MODEL])[MODEL].queued == len(cats) - 1
 
 
+def test_twins_of_many_that_run_hide_nothing_either(database: Database) -> None:
+    """More of them than a claim looks at in one go."""
+    pictures = [f"{number:064}" for number in range(5)]
+    running = [submit(database, picture)[0] for picture in pictures]
+    assert taken(claim(database)) == (running, [])
+    twins = [submit(database, picture, count=2) for picture in pictures]
+    behind = submit(database, CAT) + submit(database, DOG)
+    assert taken(claim(database, limit=2)) == (behind, [])
+    assert claim(database, limit=2) is None
+    with database.write() as session:
+        jobs.cancel(session, running[0])
+    assert taken(claim(database, limit=2)) == (twins[0][:1], [])
+
+
 def fail(database: Database, claimed: Claim) -> None:
     with database.write() as session:
         jobs.fail(session, claimed.token, claimed.jobs[0].id, code="bad", message="Bad.")
