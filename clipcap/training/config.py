@@ -62,6 +62,9 @@ class TrainingConfig(BaseModel):
     tower_paraphrases: float = Field(
         0, ge=0, description="weight of pulling together the captions of one unseen image"
     )
+    blur: float = Field(
+        0, ge=0, description="share of what captions do not say of another image, put on each"
+    )
     views: int = Field(1, gt=0, description="of each image to train on, the image and crops of it")
 
     pretrain_text: Path | None = Field(
@@ -121,10 +124,15 @@ class TrainingConfig(BaseModel):
     def _text_stands_for_images(self) -> TrainingConfig:
         if self.text_only and not self.normalize_embedding:
             raise ValueError("text_only needs normalize_embedding: texts and images differ in norm")
-        of_images = (self.tower_epochs, self.together_epochs, self.self_critical_epochs)
+        of_images = (
+            self.tower_epochs,
+            self.together_epochs,
+            self.self_critical_epochs,
+            self.blur,
+        )
         if self.text_only and (any(of_images) or self.views > 1):
             raise ValueError(
-                "text_only knows no images: no views, tower, together or self-critical epochs"
+                "text_only knows no images: no views, blur, tower, together or self-critical epochs"
             )
         return self
 

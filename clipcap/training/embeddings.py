@@ -53,6 +53,14 @@ def embed(
     return torch.cat(parts)
 
 
+def any_view(embeddings: Tensor, items: Tensor) -> Tensor:
+    """One view of each image, drawn at random.
+
+    Shapes: embeddings `(N, V, D)`, items `(B,)` → `(B, D)`.
+    """
+    return embeddings[items, torch.randint(embeddings.shape[1], items.shape)]
+
+
 def read_pixels(encoder: Encoder, pictures: Sequence[Picture]) -> Tensor:
     """Images as the tower sees them: `(B, 3, H, W)`.
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from clipcap.data import Example
 from clipcap.encoder import Encoder
+from clipcap.training.embeddings import any_view
 from clipcap.training.text_only import embed_captions
 
 RIDGE = 1e-3
@@ -44,24 +45,59 @@ class ImaginedEmbeddings:
 
         Raises: BundleError, TrainingError where the encoder has no text side.
         """
-        of_examples, of_unseen = self._guesses
-        shown = torch.randint(len(of_examples), items.shape)
-        views = torch.randint(self._images.shape[1], items.shape)
-        left_over = self._images[shown, views] - of_examples[shown]
-        return of_unseen[items] + left_over
+        of_unseen, left_over = self._guesses
+        other = torch.randint(len(left_over), items.shape)
+        return of_unseen[items] + any_view(left_over, other)
 
     @cached_property
     def _guesses(self) -> tuple[Tensor, Tensor]:
-        """Where captions say that the examples `(I, D)` and the unseen `(N, D)` are. Not before it
-        is asked for: a run that goes on after this stage asks no more."""
-        examples = embed_together(self._encoder, [e.captions for e in self._examples])
-        middle_text, middle_image = examples.mean(dim=0), self._images.mean(dim=(0, 1))
-        to_images = fit(examples - middle_text, self._images.mean(dim=1) - middle_image)
-        unseen = embed_together(self._encoder, self._unseen)
-        of_examples, of_unseen = (
-            (texts - middle_text) @ to_images + middle_image for texts in (examples, unseen)
-        )
-        return of_examples, of_unseen
+        """Where captions say that the unseen are `(N, D)`, and what the examples have beside that
+        `(I, V, D)`. Not before it is asked for: a run that goes on later asks no more."""
+        examples = [e.captions for e in self._examples]
+        told = TextToImage(embed_together(self._encoder, examples), self._images)
+        return told.place(embed_together(self._encoder, self._unseen)), told.left_over
+
+
+class TextToImage:
+    """Where an image is, by what is said of it: a linear map from texts to images, fitted to
+    images and their captions."""
+
+    def __init__(self, texts: Tensor, images: Tensor) -> None:
+        """Shapes: texts `(I, D)`, images `(I, V, D)`."""
+        self._middle_text, self._middle_image = texts.mean(dim=0), images.mean(dim=(0, 1))
+        self._map = fit(texts - self._middle_text, images.mean(dim=1) - self._middle_image)
+        self.left_over = images - self.place(texts)[:, None]
+        """What each view has beside that: `(I, V, D)`."""
+
+    def place(self, texts: Tensor) -> Tensor:
+        """Shapes: texts `(N, D)` → `(N, D)`."""
+        found: Tensor = (texts - self._middle_text) @ self._map + self._middle_image
+        return found
+
+
+class BlurredEmbeddings:
+    """Embeddings of training images, made as vague as those of images that nobody trained on.
+
+    A tower that was tuned on images puts them nearer to where their captions say than any that it
+    has not seen: what learns to caption from that trusts an embedding too much. So each is moved
+    by a share of what captions do not say of another image.
+    """
+
+    def __init__(
+        self, encoder: Encoder, examples: Sequence[Example], images: Tensor, share: float
+    ) -> None:
+        """Shapes: images `(I, V, D)`, those of the examples."""
+        texts = embed_together(encoder, [example.captions for example in examples])
+        self._images, self._share = images, share
+        self._left_over = TextToImage(texts, images).left_over
+
+    def draw(self, items: Tensor) -> Tensor:
+        """Another of each at each draw, of its own length. Shapes: items `(B,)` → `(B, D)`."""
+        seen = any_view(self._images, items)
+        other = torch.randint(len(self._images), items.shape)
+        blurred = seen + self._share * any_view(self._left_over, other)
+        length: Tensor = seen.norm(dim=-1, keepdim=True)
+        return torch.nn.functional.normalize(blurred, dim=-1) * length
 
 
 def embed_together(encoder: Encoder, texts: Sequence[Sequence[str]]) -> Tensor:

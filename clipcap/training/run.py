@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from clipcap.training.card import model_card
 from clipcap.training.config import TrainingConfig
 from clipcap.training.curve import draw_curve
 from clipcap.training.dev import dev_evaluation, score_dev
-from clipcap.training.embeddings import embed
-from clipcap.training.imagined import ImaginedEmbeddings
+from clipcap.training.embeddings import any_view, embed
+from clipcap.training.imagined import BlurredEmbeddings, ImaginedEmbeddings
 from clipcap.training.model import PrefixLanguageModel
 from clipcap.training.parts import Parts, as_started_from, start
 from clipcap.training.stage import Stage, run_stage
@@ -36,7 +37,7 @@ from clipcap.training.stages import (
 )
 from clipcap.training.standardize import StandardizedMapper
 from clipcap.training.text import END_OF_TEXT
-from clipcap.training.text_only import embed_captions, text_side
+from clipcap.training.text_only import embed_captions, text_side, with_noise
 from clipcap.training.together import tune_together
 from clipcap.training.tower import tune_tower
 from clipcap.training.work_folder import claimed
@@ -70,7 +71,7 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
     # What would fail after hours of training fails now.
     bundles.require_apart(out, parts.encoder)
     longest_caption(parts.decoder, config)
-    if config.text_only or config.pretrain_mapper:
+    if config.text_only or config.pretrain_mapper or config.blur:
         text_side(parts.encoder)
     work = out.with_name(out.name + ".work")
     with claimed(work, config, splits, unseen):
@@ -100,14 +101,16 @@ def _train(
     module = PrefixLanguageModel(mapper, parts.decoder.model)
     evaluate = dev_evaluation(parts.decoder, module, splits, dev, config)
     if config.epochs:
-        stage = captioning_stage(parts, module, splits, train, evaluate, config)
+        see = _sight(parts.encoder, splits, train, config)
+        stage = captioning_stage(parts, module, splits, see, evaluate, config)
         history["captioning"] = run_stage(stage, config, work)
     if config.together_epochs:
         parts.encoder, history["together"] = tune_together(parts, module, splits, config, work)
         train, dev = _embeddings(parts.encoder, splits, config, work)
         evaluate = dev_evaluation(parts.decoder, module, splits, dev, config)
     if config.self_critical_epochs:
-        stage = self_critical_stage(parts, module, splits, train, evaluate, config)
+        see = _sight(parts.encoder, splits, train, config)
+        stage = self_critical_stage(parts, module, splits, see, evaluate, config)
         history["self_critical"] = run_stage(stage, config, work)
     merge(parts.decoder)
     mapper.merged()
@@ -118,6 +121,17 @@ def _train(
         _save(out, parts, config, splits, history, scores)
         draw_curve(history, out.with_name(f"{out.name}.png"))
     processes.wait_for_everyone()
+
+
+def _sight(
+    encoder: Encoder, splits: Splits, embeddings: Tensor, config: TrainingConfig
+) -> Callable[[Tensor], Tensor]:
+    """What is seen of what is trained on: items `(B,)` → `(B, D)`."""
+    if config.text_only:
+        return lambda items: with_noise(embeddings[items], config.text_noise)
+    if config.blur:
+        return BlurredEmbeddings(encoder, splits.train, embeddings, config.blur).draw
+    return partial(any_view, embeddings)
 
 
 def _pretraining(

@@ -25,7 +25,6 @@ from clipcap.training.model import PrefixLanguageModel, TextLanguageModel
 from clipcap.training.parts import Parts
 from clipcap.training.self_critical import CiderReward, sample, self_critical_loss
 from clipcap.training.stage import Stage
-from clipcap.training.text_only import with_noise
 
 
 def pretraining_stage(
@@ -87,16 +86,16 @@ def captioning_stage(
     parts: Parts,
     module: PrefixLanguageModel,
     splits: Splits,
-    embeddings: Tensor,
+    see: Callable[[Tensor], Tensor],
     evaluate: Callable[[], dict[str, float]],
     config: TrainingConfig,
 ) -> Stage:
+    """`see` draws an embedding of each image, or of each caption where only captions are read:
+    items `(B,)` → `(B, D)`."""
     train, train_images = caption_pairs(splits.train, parts.decoder, config)
 
     def seen(items: Tensor) -> Tensor:
-        if config.text_only:  # an embedding for each caption, not for each image
-            return with_noise(embeddings[items], config.text_noise)
-        return any_view(embeddings, train_images[items])
+        return see(items if config.text_only else train_images[items])
 
     few = len(splits.dev) < FEW_IMAGES
     return Stage(
@@ -129,29 +128,22 @@ def _captioning_loss(
     return loss
 
 
-def any_view(embeddings: Tensor, images: Tensor) -> Tensor:
-    """One view of each image, drawn at random.
-
-    Shapes: embeddings `(N, V, D)`, images `(B,)` → `(B, D)`.
-    """
-    return embeddings[images, torch.randint(embeddings.shape[1], images.shape)]
-
-
 def self_critical_stage(
     parts: Parts,
     module: PrefixLanguageModel,
     splits: Splits,
-    embeddings: Tensor,
+    see: Callable[[Tensor], Tensor],
     evaluate: Callable[[], dict[str, float]],
     config: TrainingConfig,
 ) -> Stage:
+    """`see` draws an embedding of each image: items `(B,)` → `(B, D)`."""
     decoder = parts.decoder
     stop_id = decoder.end_of_text_id
     reward = CiderReward([example.captions for example in splits.train])
 
     def loss(items: Tensor) -> Tensor:
         module.train(False)  # what is sampled from is what is trained: no dropout
-        embedding = any_view(embeddings, items).to(decoder.model.device)
+        embedding = see(items).to(decoder.model.device)
         targets = sample(
             module,
             embedding,

@@ -11,7 +11,12 @@ from clipcap import encoder as encoders
 from clipcap.data import Example
 from clipcap.data.pictures import ImageFile
 from clipcap.encoder import Encoder
-from clipcap.training.imagined import ImaginedEmbeddings, embed_together, fit
+from clipcap.training.imagined import (
+    BlurredEmbeddings,
+    ImaginedEmbeddings,
+    embed_together,
+    fit,
+)
 from clipcap.training.text_only import embed_captions
 from tests.tiny_bundle import READING_TOWER, build_tiny_tower
 
@@ -61,3 +66,22 @@ def test_captions_of_one_image_say_together_where_it_is(encoder: Encoder) -> Non
     together = embed_together(encoder, [("two red dogs", "one black cat"), ("a boat",)])
     mean = torch.nn.functional.normalize(each[:2].sum(dim=0), dim=0)
     torch.testing.assert_close(together, torch.stack([mean, each[2]]))
+
+
+def test_a_blurred_embedding_has_a_share_of_what_another_image_has_beside_its_captions(
+    encoder: Encoder,
+) -> None:
+    torch.manual_seed(0)
+    texts = embed_captions(encoder, CAPTIONS)
+    there = torch.randn(texts.shape[1], texts.shape[1])
+    beside = torch.randn(len(texts), texts.shape[1])
+    images = (texts @ there + beside)[:, None]  # (I, 1, D)
+    examples = [Example(PICTURE, (caption,)) for caption in CAPTIONS]
+    items = torch.zeros(500, dtype=torch.long)
+    moved = []
+    for share in (0.0, 0.5, 1.0):
+        drawn = BlurredEmbeddings(encoder, examples, images, share).draw(items)
+        torch.testing.assert_close(drawn.norm(dim=1), images[0].norm().expand(500))
+        moved.append((drawn - images[0]).norm(dim=1).mean())
+    assert moved[0] < 1e-4 < moved[1] < moved[2]
+    assert len(torch.unique(drawn, dim=0)) > len(CAPTIONS) / 2  # another image each time

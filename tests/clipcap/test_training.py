@@ -272,6 +272,7 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
         "tower_drop_path": 0.1,
         "average": 0.9,
         "views": 2,
+        "blur": 0.5,
         "epochs": 8,
         "together_epochs": 4,
         "together_batch": 8,
