@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.__main__ import _processor
 
-PARTS = ("draining", "alone", "scaling", "rows", "commands", "polling", "uploads", "pages")
+PARTS = ("draining", "alone", "scaling", "rows", "twins", "commands", "polling", "uploads", "pages")
 RESULTS = Path(__file__).parents[1] / "results-service.md"
 
 

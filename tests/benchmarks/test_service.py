@@ -17,6 +17,7 @@ from benchmarks.service import (
     rows,
     scaling,
     soak,
+    twins,
     uploads,
 )
 from benchmarks.service.__main__ import PARTS
@@ -33,7 +34,7 @@ def columns(part: Any, found: Iterable[Any]) -> list[Any]:
 
 
 def test_every_part_says_what_it_measures() -> None:
-    for part in (alone, commands, draining, pages, polling, rows, scaling, uploads):
+    for part in (alone, commands, draining, pages, polling, rows, scaling, twins, uploads):
         assert part.__doc__
         assert part.__name__.rpartition(".")[2] in PARTS
 
@@ -54,6 +55,10 @@ def test_two_workers_drain_more_than_one() -> None:
 
 def test_tables_grow_by_sql_and_are_claimed_from() -> None:
     assert len(columns(rows, rows.measure(rows=2000, turns=2))) == 8
+
+
+def test_many_twins_are_passed_over() -> None:
+    columns(twins, twins.measure(twins=50, turns=2))
 
 
 def test_what_a_job_asks_of_the_database_is_counted() -> None:
