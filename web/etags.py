@@ -17,7 +17,8 @@ P = ParamSpec("P")
 
 
 def conditional(view: Callable[P, Any]) -> Callable[P, Response]:
-    """Of a view that answers with what is there now: 304 where that is what the asker has."""
+    """Of a view that answers with what is there now: 304 where that is what the asker has. The
+    tag is that of the whole body, unless the view names one."""
 
     @wraps(view)
     def answered(*args: P.args, **kwargs: P.kwargs) -> Response:
@@ -31,6 +32,11 @@ def conditional(view: Callable[P, Any]) -> Callable[P, Response]:
     return answered
 
 
+def tag_of(body: BaseModel) -> str:
+    """The tag of an answer of which this is the whole body."""
+    return generate_etag(jsonify(body.model_dump(mode="json")).get_data())
+
+
 def require_unchanged(now: BaseModel) -> None:
     """Of what the request is about to change.
 
@@ -38,6 +44,5 @@ def require_unchanged(now: BaseModel) -> None:
     """
     if "If-Match" not in request.headers:
         return
-    tag = generate_etag(jsonify(now.model_dump(mode="json")).get_data())
-    if not request.if_match.contains(tag):
+    if not request.if_match.contains(tag_of(now)):
         raise ChangedSince("Read it again, and decide anew.")

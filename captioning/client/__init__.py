@@ -6,7 +6,7 @@ with Client("http://127.0.0.1:8000") as client:
     print(client.caption("photo.jpg").text)
 """
 
-from captioning.client.answers import Batch, Caption, Image, Job, Outcome, Progress
+from captioning.client.answers import Batch, Caption, Image, Job, Outcome, Progress, Standing
 from captioning.client.asynchronous import AsyncClient
 from captioning.client.errors import CaptioningFailed, RequestRefused, ServiceUnreachable, TimedOut
 from captioning.client.synchronous import Client
@@ -17,6 +17,7 @@ __all__ = [
     "Job",
     "Caption",
     "Image",
+    "Standing",
     "Batch",
     "Outcome",
     "Progress",

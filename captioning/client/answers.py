@@ -29,6 +29,15 @@ class JobError(_Answer):
     message: str
 
 
+class Standing(_Answer):
+    """Where a queued job stands: 1 is next, 1001 is that or any place further back. `expected_s`
+    is until its caption is there, None where nothing tells."""
+
+    place: int
+    workers_online: bool
+    expected_s: int | None
+
+
 class Image(_Answer):
     """Where the photograph is, as paths at the service, and what it was called."""
 
@@ -54,6 +63,8 @@ class Job(_Answer):
     alt: str | None
     captions: tuple[Caption, ...]
     error: JobError | None
+    queue: Standing | None = None
+    """Of a queued job that was read by its id."""
     image: Image
     batch_id: str | None
     attempts: int

@@ -8,6 +8,7 @@ from pathlib import Path
 from flask.testing import FlaskClient
 
 from captioning import messages, webhooks
+from captioning.forecast import MOST_COUNTED
 from web import ibm_max
 from web.api.schemas import JobForm
 
@@ -37,3 +38,7 @@ def test_the_waits_are_those_of_the_code() -> None:
     assert "Answer 2xx within ten seconds" in GUIDE
     assert ibm_max.TIMEOUT_S == 55
     assert "up to 55 seconds" in GUIDE
+
+
+def test_how_far_a_place_in_the_queue_is_counted_is_that_of_the_code() -> None:
+    assert f"{MOST_COUNTED + 1} that or any place further back" in GUIDE

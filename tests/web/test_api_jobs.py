@@ -6,10 +6,12 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from captioning.forecast import MOST_COUNTED, Forecast
 from captioning.queue import Queue
 from tests.factories import photo
-from tests.web.outcomes import REVISION, caption, fail
+from tests.web.outcomes import REVISION, caption, claim, fail, start_worker
 from tests.web.sending import BAD_FILES, NOTHING, bad_file, form, kept, part
+from web.api.schemas import queue_body
 
 UNKNOWN_ID = "0" * 32
 
@@ -32,7 +34,49 @@ def test_a_photograph_is_accepted_while_the_broker_is_away(
 
 def test_location_leads_to_the_same_job(client: FlaskClient) -> None:
     answer = send(client)
-    assert client.get(answer.headers["Location"]).json == answer.json
+    found = client.get(answer.headers["Location"]).json
+    assert found.pop("queue")["place"] == 1
+    assert found | {"queue": None} == answer.json
+
+
+def test_a_queued_job_says_where_it_stands(client: FlaskClient, queue: Queue) -> None:
+    job = [send(client).headers["Location"] for _ in range(3)][-1]
+    nobody = {"place": 3, "workers_online": False, "expected_s": None}
+    assert client.get(job).json["queue"] == nobody
+    start_worker(queue)
+    assert client.get(job).json["queue"] == nobody | {"workers_online": True}
+    caption(queue, "a wall", limit=1)
+    standing = client.get(job).json["queue"]
+    assert isinstance(standing.pop("expected_s"), int)
+    assert standing == {"place": 2, "workers_online": True}
+
+
+@pytest.mark.parametrize(
+    ("forecast", "online", "expected_s"),
+    [
+        (Forecast(4, 2.01), True, 3),
+        (Forecast(4, 2.01), False, None),
+        (Forecast(MOST_COUNTED, None), True, None),
+    ],
+)
+def test_what_is_expected_is_whole_seconds_of_workers_that_are_there(
+    forecast: Forecast, online: bool, expected_s: int | None
+) -> None:
+    body = queue_body(forecast, online)
+    assert (body.place, body.expected_s) == (forecast.ahead + 1, expected_s)
+
+
+def test_what_does_not_wait_and_what_is_listed_costs_no_forecast(
+    client: FlaskClient, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, waiting = (send(client).headers["Location"] for _ in range(2))
+    claim(queue, limit=1)
+    monkeypatch.delattr("captioning.forecast.of_job")
+    assert client.get(running).json["queue"] is None
+    assert [job["queue"] for job in client.get("/api/v1/jobs").json["jobs"]] == [None, None]
+    tag = {"If-None-Match": client.patch(waiting, json={}).headers["ETag"]}
+    assert client.get(waiting, headers=tag).status_code == 304
+    assert client.get(waiting).status_code == 500  # it alone has asked
 
 
 def test_options_are_taken(client: FlaskClient) -> None:

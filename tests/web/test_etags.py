@@ -6,7 +6,11 @@ from werkzeug.test import TestResponse
 
 from captioning.queue import Queue
 from tests.web.outcomes import caption
-from tests.web.sending import photos
+from tests.web.sending import Part, photos
+
+
+def image() -> dict[str, Part]:
+    return {"image": photos(1)[0]}
 
 
 @pytest.fixture(params=["job", "batch"])
@@ -33,6 +37,19 @@ def test_what_has_changed_has_another_tag(client: FlaskClient, queue: Queue, thi
     answer = client.get(thing, headers={"If-None-Match": ", ".join(tags)})
     assert answer.status_code == 200
     assert answer.headers["ETag"] not in tags
+
+
+def test_the_place_in_the_queue_is_not_in_the_tag(client: FlaskClient, queue: Queue) -> None:
+    path = [client.post("/api/v1/jobs", data=image()).json["links"]["self"] for _ in range(3)][-1]
+    read = client.get(path)
+    tag = read.headers["ETag"]
+    caption(queue, "a wall", limit=1)
+    assert client.get(path, headers={"If-None-Match": tag}).status_code == 304
+    moved = client.get(path).json["queue"]["place"]
+    assert (read.json["queue"]["place"], moved) == (3, 2)
+    edited = client.patch(path, json={"caption": "ours"}, headers={"If-Match": tag})
+    assert edited.status_code == 200
+    assert client.get(path).headers["ETag"] == edited.headers["ETag"] != tag
 
 
 def test_what_is_not_there_has_no_tag(client: FlaskClient) -> None:

@@ -30,6 +30,7 @@ from web.api.schemas import (
     ModelsBody,
     ProblemBody,
     ProgressBody,
+    QueueBody,
     RejectionBody,
 )
 from web.api.webhooks import AttemptBody, DeliveriesBody, DeliveryBody, SecretBody
@@ -109,6 +110,7 @@ EXAMPLES: dict[str, BaseModel] = {
         JobByAddress(image_url="https://example.com/cat.jpg", max_words=12),
         EditForm(caption="Our cat on the sofa.", decorative=False),
         _job,
+        QueueBody(place=3, workers_online=True, expected_s=12),
         JobsBody(jobs=[_job], next_cursor=None, next=None),
         BatchBody(
             id=_BATCH,

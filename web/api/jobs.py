@@ -6,9 +6,9 @@ from apiflask import APIBlueprint, EmptySchema
 from flask import request
 from pydantic import ValidationError
 
-from captioning import editing, finding, jobs, queries
+from captioning import editing, finding, forecast, jobs, queries
 from captioning.errors import InvalidOption, JobNotFound, NoImage, TooManyImages
-from captioning.models import Job
+from captioning.models import Job, JobStatus
 from captioning.queue import Upload
 from web import cursors
 from web.api.schemas import (
@@ -18,12 +18,14 @@ from web.api.schemas import (
     JobForm,
     JobsBody,
     JobsQuery,
+    QueueBody,
     WaitQuery,
     job_body,
     jobs_body,
+    queue_body,
 )
-from web.current import queue
-from web.etags import conditional, require_unchanged
+from web.current import queue, whole_queue
+from web.etags import conditional, require_unchanged, tag_of
 from web.idempotency import IdempotencyHeader, asked_once
 from web.intake import fetched, sent_files, uploads
 from web.waiting import wait_for
@@ -91,7 +93,13 @@ def show(job_id: str, query: WaitQuery) -> tuple[JobBody, int, dict[str, str]]:
     """Read a job, waiting for its outcome if asked to."""
     wait_for(job_id, query.wait)
     job = queue().read(job_id)
-    return job_body(job), 200, _retry_after(job)
+    body, headers = job_body(job), _retry_after(job)
+    if job.status != JobStatus.QUEUED:
+        return body, 200, headers
+    tag = tag_of(body)  # of the job: it may stand elsewhere in the queue and be unchanged
+    if not request.if_none_match.contains_weak(tag):  # the answer will have a body
+        body.queue = _standing(job)
+    return body, 200, {"ETag": f'"{tag}"', **headers}
 
 
 @bp.get("/jobs")
@@ -161,6 +169,14 @@ def retry(job_id: str) -> tuple[JobBody, int, dict[str, str]]:
     queue().doorbell.ring(job.model)
     body = job_body(job)
     return body, 202, {"Location": body.links["self"], **RETRY_AFTER}
+
+
+def _standing(job: Job) -> QueueBody | None:
+    """None where it has been taken up meanwhile."""
+    with whole_queue().database.read() as session:
+        expected = forecast.of_job(session, job)
+        online = job.model in queries.served_models(session)
+    return queue_body(expected, online) if expected else None
 
 
 def _retry_after(job: Job) -> dict[str, str]:

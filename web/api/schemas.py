@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -11,6 +12,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from captioning.editing import MAX_CHARACTERS
 from captioning.finding import Wanted
+from captioning.forecast import MOST_COUNTED, Forecast
 from captioning.models import Batch, Decoding, Job, JobStatus
 from captioning.queries import Progress
 from captioning.queue import MAX_WORDS
@@ -141,6 +143,18 @@ class ImageBody(BaseModel):
     height: int
 
 
+class QueueBody(BaseModel):
+    place: int = Field(
+        ge=1,
+        le=MOST_COUNTED + 1,
+        description=f"1 is next. {MOST_COUNTED + 1} stands for every place further back, too.",
+    )
+    workers_online: bool = Field(description="Whether a worker serves the model just now.")
+    expected_s: int | None = Field(
+        description="Seconds until the caption is there, as far as anybody can tell."
+    )
+
+
 class JobBody(BaseModel):
     id: str
     status: JobStatus
@@ -154,6 +168,11 @@ class JobBody(BaseModel):
     decorative: bool
     alt: str | None = Field(description="`caption`, or empty where the photograph is decorative.")
     error: ErrorBody | None
+    queue: QueueBody | None = Field(
+        None,
+        description="Where a queued job stands: told by GET /api/v1/jobs/{job_id} only, and no "
+        "part of what its `ETag` is of.",
+    )
     image: ImageBody
     batch_id: str | None
     attempts: int
@@ -247,6 +266,15 @@ def job_body(job: Job) -> JobBody:
         started_at=job.started_at,
         finished_at=job.finished_at,
         links=_job_links(job),
+    )
+
+
+def queue_body(forecast: Forecast, workers_online: bool) -> QueueBody:
+    known = workers_online and forecast.seconds is not None
+    return QueueBody(
+        place=forecast.ahead + 1,
+        workers_online=workers_online,
+        expected_s=math.ceil(forecast.seconds or 0) if known else None,
     )
 
 
