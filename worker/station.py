@@ -1,8 +1,8 @@
 """Where the work is done: claim a micro-batch, read and decode it, run the model, save.
 
-Several threads work at one station. Each claims and reads for itself while another has the
-model, and where that runs on a GPU decodes, too: `_device` is held by one thread at a time, and
-no database session is open while anything slow happens.
+Several threads work at one station. Each claims for itself and decodes while another has
+the model: `_device` is held by one thread at a time, and no database session is open while
+anything slow happens.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ import math
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from PIL import Image
@@ -32,8 +30,6 @@ from clipcap import Captioner, DecodingOptions
 from worker.courier import Courier
 from worker.failures import CaptionInvalid, judge
 from worker.metrics import WorkerMetrics
-
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -123,11 +119,7 @@ class Station:
     def _process(self, claim: Claim) -> None:
         captioner = self.captioners[claim.model]
         started = time.monotonic()
-        read, failures = self._each(claim.jobs, lambda job: self._queue.storage.get(job.image_key))
-        with self._room_beside(captioner):
-            pixels, undecoded = self._each(read, lambda job: _decode(captioner, read[job]))
-        failures |= undecoded
-        decoded = [Decoded(job, found) for job, found in pixels.items()]
+        decoded, failures = self._decode(captioner, claim)
         with self._device:
             if self._stopping.is_set():
                 self._give_back(claim)
@@ -146,27 +138,26 @@ class Station:
             extra=_subjects(claim.jobs),
         )
 
-    def _room_beside(self, captioner: Captioner) -> AbstractContextManager[object]:
-        """While the model runs on the CPU it has all cores, and what is decoded beside it makes
-        both slower."""
-        return self._device if captioner.device.type == "cpu" else nullcontext()
+    def _decode(
+        self, captioner: Captioner, claim: Claim
+    ) -> tuple[list[Decoded], dict[str, Exception]]:
+        def read(job: ClaimedJob) -> Decoded | Exception:
+            try:
+                data = self._queue.storage.get(job.image_key)
+                with Image.open(io.BytesIO(data)) as image:
+                    return Decoded(job, captioner.preprocess(image))
+            except Exception as error:  # judged by worker/failures.py, job by job
+                return error
 
-    def _each(
-        self, jobs: Iterable[ClaimedJob], make: Callable[[ClaimedJob], T]
-    ) -> tuple[dict[ClaimedJob, T], dict[str, Exception]]:
-        """What threads make of each job, and by id what went wrong with the others, which
-        worker/failures.py judges job by job."""
-        making = {job: self._decoders.submit(make, job) for job in jobs}
-        made: dict[ClaimedJob, T] = {}
+        outcomes = zip(claim.jobs, self._decoders.map(read, claim.jobs), strict=True)
+        decoded: list[Decoded] = []
         failures: dict[str, Exception] = {}
-        for job, future in making.items():
-            if (error := future.exception()) is None:
-                made[job] = future.result()
-            elif isinstance(error, Exception):
-                failures[job.id] = error
+        for job, outcome in outcomes:
+            if isinstance(outcome, Decoded):
+                decoded.append(outcome)
             else:
-                raise error
-        return made, failures
+                failures[job.id] = outcome
+        return decoded, failures
 
     def _save(
         self,
@@ -226,11 +217,6 @@ def _subjects(claimed: Sequence[ClaimedJob]) -> dict[str, list[str]]:
     """What a log line about these jobs carries."""
     request_ids = {job.request_id for job in claimed if job.request_id}
     return {"job_ids": [job.id for job in claimed], "request_ids": sorted(request_ids)}
-
-
-def _decode(captioner: Captioner, data: bytes) -> torch.Tensor:
-    with Image.open(io.BytesIO(data)) as image:
-        return captioner.preprocess(image)
 
 
 def _caption(

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from sqlalchemy import update
 
 from captioning import jobs
@@ -212,43 +211,6 @@ def test_stopping_finishes_the_batch_in_hand_and_gives_back_the_rest(
     for handle in second:
         job = read(queue, handle.id)
         assert (job.status, job.attempts) == (JobStatus.QUEUED, 0)
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_photographs_are_decoded_beside_a_model_that_leaves_the_processor_free(
-    queue: Queue, captioner: Captioner, device: str
-) -> None:
-    in_model, decoded, seen = threading.Event(), threading.Event(), []
-
-    class Elsewhere(Sabotaged):
-        device: torch.device
-
-        def preprocess(self, image: Image.Image) -> torch.Tensor:
-            if in_model.is_set():
-                decoded.set()
-            return captioner.preprocess(image)
-
-    def look_around(_: torch.Tensor) -> None:
-        if in_model.is_set():
-            return
-        in_model.set()
-        while len(station.tokens) < 2:
-            threading.Event().wait(0.01)
-        seen.append(decoded.wait(30 if device == "cuda" else 0.3))
-
-    model = Elsewhere(captioner, look_around)
-    model.device = torch.device(device)
-    station = Station(queue, {MODEL: model})  # type: ignore[dict-item]
-    handles = [queue.submit(photo(colour)) for colour in COLOURS[:6]]
-    threads = [threading.Thread(target=station.work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    station.close()
-
-    assert seen == [device == "cuda"]
-    assert {handle.status for handle in handles} == {JobStatus.SUCCEEDED}
 
 
 def test_a_worker_whose_lease_ran_out_saves_nothing(queue: Queue, captioner: Captioner) -> None:
