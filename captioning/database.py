@@ -7,7 +7,6 @@ that two writers wait for each other instead of failing half-way (`SQLITE_BUSY` 
 
 from __future__ import annotations
 
-import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from copy import copy
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import (
     URL,
@@ -34,12 +33,11 @@ from sqlalchemy import (
     make_url,
 )
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
-from sqlalchemy.exc import DatabaseError, DBAPIError, DisconnectionError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.orm.interfaces import ORMOption
-from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -54,8 +52,6 @@ STATEMENT_TIMEOUT_S = 30
 SILENCE_S = 5
 """How much longer than its own timeouts to wait for a PostgreSQL that does not even say that they
 have run out. As long for the ping of a connection that is taken into use."""
-FRESH_S = 1
-"""A connection that was in use so lately is taken to be there still."""
 ALTER_TIMEOUT_S = 600
 """A statement that alters tables may have millions of rows to read: for a new index, say."""
 NO_WRITES = ("25006", "0A000")
@@ -198,6 +194,7 @@ def make_engine(
     }
     engine = create_engine(
         url,
+        pool_pre_ping=True,
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
             "options": " ".join(
@@ -210,35 +207,15 @@ def make_engine(
 
 
 def _be_patient(engine: Engine, patience_s: float) -> None:
-    # Who is on SQLite has no driver for it.
-    from psycopg import OperationalError as NoAnswer
-
-    from captioning.patience import PatientConnection
+    from captioning.patience import PatientConnection  # who is on SQLite has no driver for it
 
     @event.listens_for(engine, "do_connect")
     def _connect(
         dialect: object, record: object, arguments: list[Any], options: dict[str, Any]
     ) -> PatientConnection:
         connection = PatientConnection.connect(*arguments, **options)
-        connection.patience_s = patience_s
+        connection.patience_s, connection.ping_patience_s = patience_s, SILENCE_S
         return connection
-
-    @event.listens_for(engine, "checkin")
-    def _left(connection: PatientConnection | None, record: ConnectionPoolEntry) -> None:
-        record.info["left_at"] = time.monotonic()
-
-    @event.listens_for(engine, "checkout")
-    def _taken(connection: PatientConnection, record: ConnectionPoolEntry, proxy: object) -> None:
-        """As `pool_pre_ping`, which asks each time: as long as most of what is asked after it."""
-        if time.monotonic() - record.info.get("left_at", math.inf) < FRESH_S:
-            return
-        connection.patience_s = SILENCE_S
-        try:
-            engine.dialect.do_ping(cast(DBAPIConnection, connection))
-        except NoAnswer as error:
-            raise DisconnectionError(str(error)) from error  # the pool takes another
-        finally:
-            connection.patience_s = patience_s
 
 
 class NarrowedSession(Session):

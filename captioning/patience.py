@@ -20,13 +20,16 @@ class PatientConnection(psycopg.Connection[Any]):
     """
 
     patience_s = 60.0
+    ping_patience_s = 5.0
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        # What is no transaction is SQLAlchemy's ping, or a glance, which takes as little time.
+        patience_s = self.ping_patience_s if self.autocommit else self.patience_s
         try:
-            return super().wait(gen, interval, timeout or self.patience_s)
+            return super().wait(gen, interval, timeout or patience_s)
         except psycopg.OperationalError as error:
             if self.closed or self.info.transaction_status != TransactionStatus.ACTIVE:
                 raise  # it has answered
             self.close()
-            message = f"The database did not answer within {self.patience_s:.0f} s."
+            message = f"The database did not answer within {patience_s:.0f} s."
             raise psycopg.OperationalError(message) from error

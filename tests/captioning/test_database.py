@@ -211,30 +211,6 @@ def test_a_postgresql_that_restarts_is_found_again() -> None:
         database.close()
 
 
-@pytest.mark.parametrize("fresh_s", [0.0, 60.0])
-def test_a_connection_that_lay_idle_is_replaced_when_it_is_gone(
-    fresh_s: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("captioning.database.FRESH_S", fresh_s)
-    with (
-        postgresql().database() as url,
-        closing(Database(url)) as database,
-        closing(Database(url)) as another,
-    ):
-        pid = ask(database, "SELECT pg_backend_pid()")
-        assert ask(database, "SELECT pg_backend_pid()") == pid
-        ask(another, f"SELECT pg_terminate_backend({pid}, 5000)")
-        if fresh_s:  # nobody looks, once
-            with pytest.raises(DatabaseUnavailable):
-                ask(database, "SELECT pg_backend_pid()")
-        assert ask(database, "SELECT pg_backend_pid()") != pid
-
-
-def ask(database: Database, question: str) -> object:
-    with database.read() as session:
-        return session.scalar(text(question))
-
-
 def test_a_postgresql_that_has_fallen_silent_is_unavailable_until_it_speaks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
