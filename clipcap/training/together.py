@@ -56,7 +56,8 @@ class TogetherModel(nn.Module):
         embedding = self.contrastive.encode_images(pixels)  # (B, D)
         repeated = self.read(embedding).repeat_interleave(len(targets) // len(pixels), dim=0)
         captioning: Tensor = self.captioner(repeated, targets, label_smoothing)
-        return self.contrastive.loss(embedding, tokens) + CAPTIONING_WEIGHT * captioning
+        texts = self.contrastive.encode_texts(tokens)
+        return self.contrastive.loss(embedding, texts) + CAPTIONING_WEIGHT * captioning
 
 
 def tune_together(

@@ -82,38 +82,49 @@ class ContrastiveModel(nn.Module):
         encoded: Tensor = self.clip.encode_text(tokens, normalize=True)
         return encoded.float()
 
-    def loss(self, embedding: Tensor, tokens: Tensor) -> Tensor:
-        """The contrastive loss in nats, over both directions.
+    def loss(self, embedding: Tensor, texts: Tensor, others: Tensor | None = None) -> Tensor:
+        """The contrastive loss in nats, over both directions. `others` are texts of images that
+        are not among these, from which their own have to be told, too.
 
-        Shapes: embedding `(B, D)`, tokens `(B·C, T)`, C captions of each image in turn.
+        Shapes: embedding `(B, D)`, texts `(B·C, D)`, C of each image in turn, others `(N, D)`.
         """
         images = nn.functional.normalize(embedding, dim=-1)
-        return contrastive_loss(self.scale() * images @ self.encode_texts(tokens).T)  # (B, B·C)
+        all_texts = texts if others is None else torch.cat([texts, others])
+        return contrastive_loss(self.scale() * images @ all_texts.T, len(texts) // len(images))
 
-    def paraphrase_loss(self, tokens: Tensor) -> Tensor:
-        """The same between texts. Shapes: tokens `(2·N, T)`, two captions of each image in turn."""
-        texts = self.encode_texts(tokens)
+    def paraphrase_loss(self, texts: Tensor) -> Tensor:
+        """The same between texts. Shapes: texts `(2·N, D)`, two of each image in turn."""
         return contrastive_loss(self.scale() * texts[0::2] @ texts[1::2].T)
 
     def scale(self) -> Tensor:
         scale: Tensor = self.clip.logit_scale.exp().clamp(max=LARGEST_SCALE)
         return scale
 
-    def forward(self, pixels: Tensor, tokens: Tensor) -> Tensor:
-        """As `loss`. Shapes: pixels `(B, 3, H, W)`."""
-        return self.loss(self.encode_images(pixels), tokens)
+    def forward(
+        self, pixels: Tensor, tokens: Tensor, pairs: Tensor | None = None, weight: float = 0.0
+    ) -> Tensor:
+        """As `loss`, and `weight` of the paraphrases' loss, whose texts are the others.
+
+        Shapes: pixels `(B, 3, H, W)`, tokens `(B·C, T)`, pairs `(2·N, T)`.
+        """
+        embedding, texts = self.encode_images(pixels), self.encode_texts(tokens)
+        if pairs is None:
+            return self.loss(embedding, texts)
+        others = self.encode_texts(pairs)
+        return self.loss(embedding, texts, others) + weight * self.paraphrase_loss(others)
 
 
-def contrastive_loss(similarity: Tensor) -> Tensor:
+def contrastive_loss(similarity: Tensor, each: int = 1) -> Tensor:
     """Mean cross-entropy of texts given images and of images given texts; 0 at the best.
 
-    Shapes: similarity `(B, B·C)`, scaled; the texts of image i are i·C up to (i+1)·C.
+    Shapes: similarity `(B, B·each + N)`, scaled; the texts of image i are i·each up to
+    (i+1)·each, the last N are of none of them.
     """
-    images, texts = similarity.shape
-    each = texts // images
+    images = len(similarity)
     owner = torch.arange(images, device=similarity.device).repeat_interleave(each)
-    of_texts = similarity.log_softmax(dim=1)[owner, torch.arange(texts, device=owner.device)]
-    of_images = nn.functional.cross_entropy(similarity.T, owner)
+    own = torch.arange(len(owner), device=similarity.device)
+    of_texts = similarity.log_softmax(dim=1)[owner, own]
+    of_images = nn.functional.cross_entropy(similarity[:, own].T, owner)
     return (of_images - of_texts.mean() - math.log(each)) / 2
 
 
@@ -235,10 +246,9 @@ def _stage(
     def loss(items: Tensor) -> Tensor:
         examples = [splits.train[item] for item in items.tolist()]
         view, captions = seen(encoder, examples, CAPTIONS_EACH, config)
-        value: Tensor = module(view.to(device), clip.tokenize(captions).to(device))
-        if paraphrases:
-            pairs = clip.tokenize(paraphrases.draw()).to(device)
-            value = value + config.tower_paraphrases * module.paraphrase_loss(pairs)
+        pairs = clip.tokenize(paraphrases.draw()).to(device) if paraphrases else None
+        tokens = clip.tokenize(captions).to(device)
+        value: Tensor = module(view.to(device), tokens, pairs, config.tower_paraphrases)
         return value
 
     @torch.inference_mode()

@@ -40,8 +40,9 @@ TUNING = TINY_CONFIG.model_copy(
 )
 
 
-def test_the_contrastive_loss_is_that_of_a_plain_loop() -> None:
-    similarity = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("others", [0, 4])
+def test_the_contrastive_loss_is_that_of_a_plain_loop(others: int) -> None:
+    similarity = torch.randn(3, 6 + others, generator=torch.Generator().manual_seed(0))
     by_hand = 0.0
     for text in range(6):
         image = text // 2
@@ -49,12 +50,12 @@ def test_the_contrastive_loss_is_that_of_a_plain_loop() -> None:
         by_hand -= math.log(of_image[image] / of_image.sum()) / 6
         of_text = similarity[image].exp()
         by_hand -= (math.log(of_text[text] / of_text.sum()) + math.log(2)) / 6
-    assert contrastive_loss(similarity).item() == pytest.approx(by_hand / 2, abs=1e-5)
+    assert contrastive_loss(similarity, 2).item() == pytest.approx(by_hand / 2, abs=1e-5)
 
 
 def test_the_contrastive_loss_has_its_least_value_where_all_is_told_apart() -> None:
     similarity = torch.eye(4).repeat_interleave(2, dim=1) * 1000
-    assert contrastive_loss(similarity).item() == pytest.approx(0.0, abs=1e-5)
+    assert contrastive_loss(similarity, 2).item() == pytest.approx(0.0, abs=1e-5)
 
 
 def test_recalls_count_what_is_among_the_nearest() -> None:
