@@ -8,12 +8,11 @@ Axes: B batch, D CLIP width, K prefix_length, E decoder width.
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import torch
 from PIL import Image
@@ -30,11 +29,14 @@ from clipcap.gpt2 import GPT2
 from clipcap.linear import convert_linears
 from clipcap.mappers import Mapper
 from clipcap.memory import Room
+from clipcap.model_thread import model_thread
 from clipcap.models import locate
 from clipcap.options import DecodingOptions
 from clipcap.precision import Precision, choose
 from clipcap.recorded import RecordedGPT2
 from clipcap.search import Hypothesis, Vocabulary, search
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ class _Parts:
 
 
 class Captioner:
-    """A loaded bundle on one device. Threads may share it: they take turns at the model. More
-    images at once than the device has memory for are done in parts.
+    """A loaded bundle on one device. Threads may share it: a thread of its own computes for all of
+    them in turn. More images at once than the device has memory for are done in parts.
 
     `close`, or leaving a `with` block, lets go of the model and its memory.
     """
@@ -76,10 +78,17 @@ class Captioner:
 
         Raises: OptionsError, where the device cannot compute in this precision.
         """
-        self._turn = threading.RLock()
         self._room_to_encode, self._room_to_decode = Room(), Room()
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _device(device)
         self.precision = choose(precision, self.device)
+        self._loaded: _Parts | None = self._run(lambda: self._load(bundle, precision))
+        self._vocabulary = Vocabulary.of(
+            bundle.decoder.tokenizer,
+            bundle.config.stop_token,
+            size=bundle.decoder.model.config.vocab_size,
+        ).to(self.device)
+
+    def _load(self, bundle: Bundle, precision: Precision) -> _Parts:
         # What int8 costs is measured, and accepted, of a decoder.
         around = choose("auto", self.device) if precision == "int8" else self.precision
         bundle.encoder.to(self.device)
@@ -88,7 +97,7 @@ class Captioner:
         convert_linears(bundle.mapper, around.mode)
         bundle.decoder.to(self.device)
         network = RecordedGPT2 if self.device.type == "cuda" else GPT2
-        self._loaded: _Parts | None = _Parts(
+        return _Parts(
             bundle.config,
             bundle.revision,
             bundle.encoder,
@@ -96,11 +105,9 @@ class Captioner:
             network(bundle.decoder.model, self.precision.mode),
             bundle.decoder.tokenizer,
         )
-        self._vocabulary = Vocabulary.of(
-            bundle.decoder.tokenizer,
-            bundle.config.stop_token,
-            size=bundle.decoder.model.config.vocab_size,
-        ).to(self.device)
+
+    def _run(self, work: Callable[[], Result]) -> Result:
+        return model_thread(self.device).run(work)
 
     @classmethod
     def load(
@@ -116,11 +123,15 @@ class Captioner:
         Raises: BundleError, naming the file and the key; OptionsError, where the device cannot
         compute in this precision.
         """
-        return cls(bundles.load(locate(name_or_path)), device, precision)
+        folder = locate(name_or_path)
+        bundle = model_thread(_device(device)).run(lambda: bundles.load(folder))
+        return cls(bundle, device, precision)
 
     def close(self) -> None:
-        with self._turn:
+        def let_go() -> None:
             self._loaded = None
+
+        self._run(let_go)
 
     def __enter__(self) -> Self:
         return self
@@ -164,8 +175,7 @@ class Captioner:
         """Caption images of any size and mode: for each its candidates, best first."""
         if not images:
             return []
-        pixels = torch.stack([self.preprocess(image) for image in images])
-        embedding = self.encode(pixels)
+        embedding = self.encode([self.preprocess(image) for image in images])
         return self.decode(self.prefix(embedding), options, embedding=embedding)
 
     def preprocess(self, image: Image.Image) -> Tensor:
@@ -173,15 +183,16 @@ class Captioner:
         may run in any thread."""
         return self._parts.encoder.preprocess(image)
 
-    @torch.inference_mode()
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Shapes: pixels `(B, 3, H, W)` → embedding `(B, D)`, normalised if the bundle says so."""
-        with self._turn:
-            encoder = self._parts.encoder
-            embeddings = self._room_to_encode.run(
-                lambda part: encoder.encode(pixels[part].to(self.device)), len(pixels)
-            )
-        return self.normalize(torch.cat(embeddings))
+    def encode(self, pixels: Tensor | Sequence[Tensor]) -> Tensor:
+        """Shapes: pixels `(B, 3, H, W)`, or B of `(3, H, W)` → embedding `(B, D)`, normalised if
+        the bundle says so."""
+
+        @torch.inference_mode()
+        def encode_part(part: slice) -> Tensor:
+            embedding = self._parts.encoder.encode(_stacked(pixels[part]).to(self.device))
+            return self.normalize(embedding)
+
+        return self._run(lambda: torch.cat(self._room_to_encode.run(encode_part, len(pixels))))
 
     def normalize(self, embedding: Tensor) -> Tensor:
         """L2-normalise embeddings `(B, D)` where the bundle was trained with it."""
@@ -189,44 +200,53 @@ class Captioner:
             return embedding
         return torch.nn.functional.normalize(embedding, dim=-1)
 
-    @torch.inference_mode()
     def prefix(self, embedding: Tensor) -> Tensor:
         """Shapes: embedding `(B, D)` → prefix `(B, K, E)`."""
-        with self._turn:
+
+        @torch.inference_mode()
+        def map_embedding() -> Tensor:
             prefix: Tensor = self._parts.mapper(embedding.to(self.device))
-        return prefix
+            return prefix
+
+        return self._run(map_embedding)
 
     def decode(
         self,
-        prefix: Tensor,
+        prefix: Tensor | Sequence[Tensor],
         options: DecodingOptions | None = None,
         *,
-        embedding: Tensor | None = None,
+        embedding: Tensor | Sequence[Tensor] | None = None,
     ) -> list[list[Caption]]:
         """At most `num_captions` candidates for each prefix, no two the same, best first. They
         have a `clip_score` if the embedding is given and the bundle's CLIP reads text.
 
-        Shapes: prefix `(B, K, E)`, embedding `(B, D)`.
+        Shapes: prefix `(B, K, E)`, embedding `(B, D)`; or B of `(K, E)`, and of `(D,)`.
         Raises: OptionsError where candidates cannot be ranked as asked for, ClipCapError where
         the decoder's probabilities are no numbers.
         """
         if not len(prefix):
             return []
         options = options or self.defaults
+        return self._run(
+            lambda: self._decode(
+                _stacked(prefix), options, None if embedding is None else _stacked(embedding)
+            )
+        )
+
+    def _decode(
+        self, prefix: Tensor, options: DecodingOptions, embedding: Tensor | None
+    ) -> list[list[Caption]]:
         by_clip = options.rank_by == "clip_score"
-        with self._turn:
-            text_side = self._parts.encoder.text
-            if by_clip and (text_side is None or embedding is None):
-                raise OptionsError(
-                    "rank_by clip_score needs a CLIP that reads text, and embeddings"
-                )
-            found = self._search(prefix, options)
-            _require_numbers(found)
-            candidates = [self._distinct(hypotheses) for hypotheses in found]
-            if not by_clip:
-                candidates = [captions[: options.num_captions] for captions in candidates]
-            if text_side is not None and embedding is not None:
-                candidates = _with_clip_scores(candidates, text_side, embedding.to(self.device))
+        text_side = self._parts.encoder.text
+        if by_clip and (text_side is None or embedding is None):
+            raise OptionsError("rank_by clip_score needs a CLIP that reads text, and embeddings")
+        found = self._search(prefix, options)
+        _require_numbers(found)
+        candidates = [self._distinct(hypotheses) for hypotheses in found]
+        if not by_clip:
+            candidates = [captions[: options.num_captions] for captions in candidates]
+        if text_side is not None and embedding is not None:
+            candidates = _with_clip_scores(candidates, text_side, embedding.to(self.device))
         if by_clip:
             candidates = [
                 sorted(captions, key=lambda one: one.clip_score or 0, reverse=True)
@@ -251,6 +271,14 @@ class Captioner:
                 text = as_sentence(text)
             captions.setdefault(text, Caption(text, hypothesis.mean_log_probability))
         return list(captions.values())
+
+
+def _stacked(items: Tensor | Sequence[Tensor]) -> Tensor:
+    return items if isinstance(items, Tensor) else torch.stack(list(items))
+
+
+def _device(chosen: str | torch.device | None) -> torch.device:
+    return torch.device(chosen or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _require_numbers(found: list[list[Hypothesis]]) -> None:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import torch
-from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.transform import (
+    Compose,
+    MaybeToTensor,
+    Normalize,
+    PreprocessCfg,
+    image_transform_v2,
+)
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -35,7 +42,11 @@ class Encoder:
     """
 
     visual: nn.Module
-    transform: Callable[[Image.Image], Tensor]
+    shape: Callable[[Image.Image], Image.Image]
+    """Makes an image as large as image_size."""
+    mean: Sequence[float]
+    """Of each channel; its pixels, from 0 to 1, have this subtracted, and are divided by `std`."""
+    std: Sequence[float]
     image_size: tuple[int, int]
     """Height and width in pixels of what the tower sees."""
     embedding_dim: int
@@ -56,9 +67,13 @@ class Encoder:
     def preprocess(self, image: Image.Image) -> Tensor:
         """Pixels resized and normalised as the tower was trained: `(3, H, W)`.
 
-        open_clip's own preprocessing knows nothing of EXIF orientation or transparency.
+        open_clip's own preprocessing knows nothing of EXIF orientation or transparency, and
+        computes with torch, which a thread that reads should not (see model_thread.py).
         """
-        return self.transform(to_rgb(image))
+        pixels = np.asarray(self.shape(to_rgb(image)), dtype=np.float32) / np.float32(255)
+        pixels -= np.asarray(self.mean, dtype=np.float32)
+        pixels /= np.asarray(self.std, dtype=np.float32)
+        return torch.from_numpy(pixels).permute(2, 0, 1)
 
     def fingerprint(self) -> str:
         """Changes with the weights and the preprocessing."""
@@ -143,9 +158,15 @@ def _encoder(
     # Not every tower of open_clip says how wide its output is, so one blank image tells.
     with torch.inference_mode():
         embedding_dim = visual(torch.zeros(1, 3, height, width)).shape[-1]
+    config = PreprocessCfg(**visual.preprocess_cfg)
+    *shaping, to_tensor, normalise = image_transform_v2(config, is_train=False).transforms
+    if not (isinstance(to_tensor, MaybeToTensor) and isinstance(normalise, Normalize)):
+        raise BundleError("this open_clip prepares images in another way than the one known here")
     return Encoder(
         visual=visual,
-        transform=image_transform_v2(PreprocessCfg(**visual.preprocess_cfg), is_train=False),
+        shape=Compose(shaping),
+        mean=normalise.mean,
+        std=normalise.std,
         image_size=(int(height), int(width)),
         embedding_dim=int(embedding_dim),
         source=source,

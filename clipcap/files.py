@@ -10,7 +10,6 @@ from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from clipcap.captioner import Caption, Captioner
@@ -45,7 +44,7 @@ def _caption(
 ) -> list[list[Caption]]:
     if not pixels:
         return []
-    embedding = captioner.encode(torch.stack(pixels))
+    embedding = captioner.encode(pixels)
     return captioner.decode(captioner.prefix(embedding), options, embedding=embedding)
 
 

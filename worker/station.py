@@ -256,7 +256,7 @@ def _sound(
 
 def _run_model(captioner: Captioner, decoded: Sequence[Decoded]) -> dict[str, list[CaptionText]]:
     """One pass of encoder and mapper for all; one search for each choice of options."""
-    embeddings = captioner.encode(torch.stack([item.pixels for item in decoded]))
+    embeddings = captioner.encode([item.pixels for item in decoded])
     prefixes = captioner.prefix(embeddings)
     rows_by_options: dict[DecodingOptions, list[int]] = defaultdict(list)
     for row, item in enumerate(decoded):
@@ -264,8 +264,9 @@ def _run_model(captioner: Captioner, decoded: Sequence[Decoded]) -> dict[str, li
     captions = {}
     for options, rows in rows_by_options.items():
         # A CLIP score costs a pass of the text tower: only where candidates are ranked by it.
-        seen = embeddings[rows] if options.rank_by == "clip_score" else None
-        candidates = captioner.decode(prefixes[rows], options, embedding=seen)
+        seen = [embeddings[row] for row in rows] if options.rank_by == "clip_score" else None
+        # Rows one by one: indexing by a list would compute in this thread, which must not.
+        candidates = captioner.decode([prefixes[row] for row in rows], options, embedding=seen)
         for row, found in zip(rows, candidates, strict=True):
             captions[decoded[row].job.id] = [
                 CaptionText(caption.text, caption.mean_log_probability) for caption in found

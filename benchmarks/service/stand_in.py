@@ -35,9 +35,9 @@ class StandIn:
     def preprocess(self, image: Image.Image) -> torch.Tensor:
         return torch.zeros(3, 1, 1)
 
-    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+    def encode(self, pixels: Sequence[torch.Tensor]) -> torch.Tensor:
         time.sleep(self._seconds)
-        return pixels.flatten(1)
+        return torch.stack(list(pixels)).flatten(1)
 
     def prefix(self, embedding: torch.Tensor) -> torch.Tensor:
         return embedding

@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +96,9 @@ class StandIn:
         with self._lock:
             self.alive -= 1
 
-    def encode(self, pixels: Tensor) -> Tensor:
+    def encode(self, pixels: Sequence[Tensor]) -> Tensor:
         self.batches.append(len(pixels))
-        return pixels
+        return torch.stack(list(pixels))
 
     def prefix(self, embedding: Tensor) -> Tensor:
         return embedding

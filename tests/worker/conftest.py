@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,8 @@ class Sabotaged:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._captioner, name)
 
-    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        self._before_encode(pixels)
+    def encode(self, pixels: Sequence[torch.Tensor]) -> torch.Tensor:
+        self._before_encode(torch.stack(list(pixels)))
         return self._captioner.encode(pixels)
 
 
