@@ -51,8 +51,9 @@ def _spacing_s(session: Session, model: str) -> float | None:
     any of them was in work, which leaves out when there was none. More workers make it less."""
     last = (
         select(Job.model, Job.started_at, Job.finished_at)
-        .where(Job.status == JobStatus.SUCCEEDED)
-        .order_by(Job.id.desc())
+        # Not `==`: PostgreSQL would go through the jobs by id, past all that wait, to come to one.
+        .where(Job.status.between(JobStatus.SUCCEEDED, JobStatus.SUCCEEDED))
+        .order_by(Job.status.desc(), Job.id.desc())
         .limit(LAST_ONES)
     )
     spans = sorted(

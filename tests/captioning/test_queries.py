@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 from sqlalchemy import event, insert, text, update
 from sqlalchemy.orm import Session
 
-from captioning import finding, jobs, queries, workers
+from captioning import finding, forecast, jobs, queries, workers
 from captioning.access import EVERYBODY, STRANGER, Caller
 from captioning.database import Database, db_now
 from captioning.errors import BatchNotFound, ImageNotFound, JobNotFound, NotFound
 from captioning.finding import Wanted
 from captioning.jobs import JobOptions
 from captioning.models import Base, Batch, Caption, Job, JobStatus, Worker, new_id
-from tests.factories import MODEL, add_image, add_job, add_jobs
+from tests.factories import MODEL, add_image, add_job, add_jobs, read_job
 
 MADE_UP = ["0" * 32, "", "x", "a\x00b", "\x00" * 32, "'; --", "é" * 32, "A" * 32, "9" * 10_000]
 
@@ -210,39 +210,66 @@ def test_an_empty_batch_is_done(database: Database) -> None:
     assert (progress.total, progress.done) == (0, True)
 
 
-def test_the_head_of_a_long_queue_is_read_from_an_index_in_order(database: Database) -> None:
-    """By a claim, and by an upload that looks for its place."""
+OPTIONS = JobOptions(MODEL, owner="archive")
+MANY = 20_000
+
+
+def many_wait(database: Database, finished: int = 0) -> str:
+    """And some that are older have finished. The last one's id."""
     with database.write() as session:
         image = add_image(session)
-        options = JobOptions(MODEL, owner="archive")
-        (job,) = jobs.submit(session, [image], options, max_attempts=3)
+        (job,) = jobs.submit(session, [image], OPTIONS, max_attempts=3)
         row = {c.name: getattr(job, c.name) for c in Job.__table__.columns}
         more = [
-            {**row, "id": new_id(), "asked": new_id(), "place": place} for place in range(1, 20_000)
+            {**row, "id": new_id(), "asked": new_id(), "place": place} for place in range(1, MANY)
         ]
+        for older in more[:finished]:
+            older["status"] = JobStatus.SUCCEEDED
         session.execute(insert(Job), more)
+    return str(more[-1]["id"])
+
+
+def plans(
+    database: Database, statements: Sequence[tuple[str, tuple[object, ...]]]
+) -> Iterator[str]:
     postgresql = database.engine.dialect.name == "postgresql"
     if postgresql:  # as its autovacuum would; SQLite has only its rules
         with database.engine.connect() as connection:
             connection.execution_options(isolation_level="AUTOCOMMIT").execute(text("ANALYZE"))
+    explain = "EXPLAIN" if postgresql else "EXPLAIN QUERY PLAN"
+    with database.engine.connect() as connection:
+        for statement, parameters in statements:
+            yield str(connection.exec_driver_sql(f"{explain} {statement}", parameters).all())
+
+
+def test_the_head_of_a_long_queue_is_read_from_an_index_in_order(database: Database) -> None:
+    """By a claim, and by an upload that looks for its place."""
+    many_wait(database)
     statements = selects_of(
         database,
         lambda session: jobs.claim(session, MODEL, limit=8, lease_s=60),
-        lambda session: jobs.submit(session, [add_image(session)], options, max_attempts=3),
+        lambda session: jobs.submit(session, [add_image(session)], OPTIONS, max_attempts=3),
     )
     limited = [found for found in statements if "LIMIT" in found[0]]
     (twins,) = (found for found in limited if "source" in found[0])
     heads = [found for found in limited if found != twins]
     assert len(heads) == 3
-    explain = "EXPLAIN" if postgresql else "EXPLAIN QUERY PLAN"
-    with database.engine.connect() as connection:
-        for statement, parameters in limited:
-            plan = str(connection.exec_driver_sql(f"{explain} {statement}", parameters).all())
-            if (statement, parameters) in heads:
-                assert "ix_job_queued_" in plan, plan
-            assert ("ix_job_running_asked" in plan) == ("asked = " in statement), plan
-            assert ("ix_job_answered" in plan) == (statement == twins[0]), plan
-            assert not re.search("SCAN job|Seq Scan|Sort|TEMP B-TREE", plan), plan
+    for found, plan in zip(limited, plans(database, limited), strict=True):
+        if found in heads:
+            assert "ix_job_queued_" in plan, plan
+        assert ("ix_job_running_asked" in plan) == ("asked = " in found[0]), plan
+        assert ("ix_job_answered" in plan) == (found == twins), plan
+        assert not re.search("SCAN job|Seq Scan|Sort|TEMP B-TREE", plan), plan
+
+
+def test_what_finished_last_is_found_however_many_wait(database: Database) -> None:
+    job = read_job(database, many_wait(database, finished=MANY // 2))
+    statements = selects_of(database, lambda session: forecast.of_job(session, job))
+    limited = [found for found in statements if "LIMIT" in found[0]]
+    indexes = ("ix_job_queued_place", "ix_job_status_id")
+    for index, plan in zip(indexes, plans(database, limited), strict=True):
+        assert index in plan, plan
+        assert not re.search("SCAN job|Seq Scan|Sort|TEMP B-TREE", plan), plan
 
 
 def selects_of(
