@@ -30,7 +30,7 @@ from clipcap.training.text import clean
 
 FEATURES = 1280
 MEASURED_IMAGES = 1000
-IMAGE_SIZE_PX = 224
+IMAGE_SIZE_PX = 256
 
 MODEL_CFG = {
     "embed_dim": FEATURES,

@@ -26,17 +26,20 @@ def init_app(app: APIFlask) -> None:
 def count_request(caller: Caller) -> None:
     """Raises: RateLimited."""
     rate = caller.limits.rate or _settings().rate_limit
-    _count(REQUESTS, rate, f"key-{caller.owner}" if caller.owner else _address())
+    _count(REQUESTS, rate, f"key-{caller.owner}" if caller.owner else None)
 
 
 def count_sign_in() -> None:
     """Raises: RateLimited."""
-    _count(SIGN_IN, _settings().sign_in_limit, _address())
+    _count(SIGN_IN, _settings().sign_in_limit)
 
 
-def _count(what: str, rate: str, who: str) -> None:
+def _count(what: str, rate: str, who: str | None = None) -> None:
+    """By address, where nobody is named."""
+    if rate == "off":
+        return
     counts: Counts = current_app.extensions["captioning.counts"]
-    standing = counts.take(rate, (what, who))
+    standing = counts.take(rate, (what, who or _address()))
     if standing is None:
         return
     g.standing = what, standing

@@ -3,6 +3,8 @@ something and come from another site, and those for a name that is not ours."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -70,13 +72,17 @@ def _refuse_other_names() -> None:
     """
     if request.endpoint in ASKED_BY_ADDRESS:
         return
+    if not _is_ours(request.host, whole_queue().settings.allowed_hosts):
+        raise HostRefused("Name it in CAPTIONING_ALLOWED_HOSTS if it is yours.")
+
+
+@lru_cache(maxsize=64)  # nearly all requests name the same
+def _is_ours(host: str, allowed: Sequence[str]) -> bool:
     try:
-        name = urlsplit(f"//{request.host}").hostname or ""
+        name = urlsplit(f"//{host}").hostname or ""
     except ValueError:
         name = ""
-    allowed = whole_queue().settings.allowed_hosts
-    if not ("*" in allowed or _is_address(name) or (name and host_is_trusted(name, allowed))):
-        raise HostRefused("Name it in CAPTIONING_ALLOWED_HOSTS if it is yours.")
+    return "*" in allowed or _is_address(name) or bool(name and host_is_trusted(name, allowed))
 
 
 def _is_address(name: str) -> bool:

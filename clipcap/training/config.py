@@ -70,7 +70,7 @@ class TrainingConfig(BaseModel):
     pretrain_text: Path | None = Field(
         None, description="captions of unseen images, JSON lines, for the decoder to read first"
     )
-    pretrain_epochs: int = Field(1, gt=0)
+    pretrain_epochs: int = Field(1, ge=0)
     pretrain_learning_rate: float = Field(1e-3, gt=0)
     pretrain_mapper: bool = Field(
         False, description="tell each from an embedding that its image might have"

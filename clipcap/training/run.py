@@ -94,7 +94,7 @@ def _train(
     train, dev = _embeddings(parts.encoder, splits, config, work)
     parts.decoder.to(device)
     mapper = StandardizedMapper(parts.mapper, train, learned=bool(config.start_from)).to(device)
-    if unseen:
+    if unseen and config.pretrain_epochs:
         stage = _pretraining(parts, mapper, unseen, splits, (train, dev), config)
         history["pretraining"] = run_stage(stage, config, work)
     adapt(parts.decoder, config)

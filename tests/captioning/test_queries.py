@@ -94,16 +94,29 @@ def test_a_glance_shows_own_jobs_only(database: Database, caller: Caller, sees: 
             queries.read_job(database, job_id, caller)
 
 
-def test_a_glance_is_one_statement(database: Database) -> None:
+def test_a_glance_asks_no_session_and_no_ping(database: Database) -> None:
     (job_id,) = add_jobs(database, 1)
-    statements: list[str] = []
-
-    @event.listens_for(database.engine, "before_cursor_execute")
-    def _count(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
-        statements.append(statement)
-
     queries.read_job(database, job_id, EVERYBODY)
-    assert len(statements) == 1, statements
+    asked: list[str] = []
+    for happened in ("before_cursor_execute", "begin", "checkout"):
+        target = database.engine.pool if happened == "checkout" else database.engine
+        event.listen(target, happened, lambda *_, name=happened: asked.append(name))
+    queries.read_job(database, job_id, EVERYBODY)
+    assert asked == []
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_glance_outlives_a_restart_of_the_database(database: Database) -> None:
+    """Of which no connection is told."""
+    (job_id,) = add_jobs(database, 1)
+    for _ in range(2):
+        assert queries.read_job(database, job_id, EVERYBODY).id == job_id
+        with database.write() as session:
+            others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            session.execute(
+                text(f"{others} WHERE pid != pg_backend_pid() AND datname = current_database()")
+            )
+    assert queries.read_job(database, job_id, EVERYBODY).id == job_id
 
 
 def test_pages_are_newest_first_and_meet_without_overlap(database: Database) -> None:

@@ -318,6 +318,26 @@ def kill_once(command: list[str], stage: Path) -> None:
     process.wait()
 
 
+def test_a_tower_may_be_tuned_alone(tmp_path: Path) -> None:
+    """For a mean of several (recipes/average_towers.py), before anything learns to caption."""
+    data = build_colour_data(tmp_path / "data")
+    text = tmp_path / "text.jsonl"
+    text.write_text('{"captions": ["a dog runs", "there is a dog"]}\n')
+    alone = {
+        "encoder": str(build_tiny_tower(tmp_path / "tower", READING_TOWER)),
+        "pretrain_text": text,
+        "tower_epochs": 1,
+        "tower_groups": 1,
+        "tower_paraphrases": 0.5,
+        "pretrain_epochs": 0,
+        "epochs": 0,
+    }
+    train(data, tmp_path / "out", TINY_CONFIG.model_copy(update=alone))
+    load_folder(tmp_path / "out.work" / "tuned")
+    made = read_bundle_config(tmp_path / "out").provenance["history"]
+    assert {stage: len(epochs) for stage, epochs in made.items()} == {"tower": 1}
+
+
 def test_a_run_goes_on_only_as_it_was_begun(tmp_path: Path) -> None:
     data = build_colour_data(tmp_path / "data")
     tower = build_tiny_tower(tmp_path / "tower")

@@ -39,9 +39,9 @@ def create(header: IdempotencyHeader, form: BatchForm) -> tuple[BatchBody, int, 
 
 
 @bp.get("/batches/<batch_id>")
-@conditional
 @bp.output(BatchBody)
 @bp.doc(responses=[304, 404, 503])
+@conditional
 def show(batch_id: str) -> BatchBody:
     """Read a batch and its jobs."""
     return _read(batch_id)

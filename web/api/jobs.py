@@ -85,10 +85,10 @@ def _photograph(form: JobForm) -> Upload:
 
 
 @bp.get("/jobs/<job_id>")
-@conditional
 @bp.input(WaitQuery, location="query", arg_name="query")
 @bp.output(JobBody)
 @bp.doc(responses=[304, 404, 503])
+@conditional
 def show(job_id: str, query: WaitQuery) -> tuple[JobBody, int, dict[str, str]]:
     """Read a job, waiting for its outcome if asked to."""
     wait_for(job_id, query.wait)
@@ -119,10 +119,10 @@ def index(query: JobsQuery) -> JobsBody:
 
 
 @bp.patch("/jobs/<job_id>")
-@conditional
 @bp.input(EditForm, location="json", arg_name="form")
 @bp.output(JobBody)
 @bp.doc(responses=[404, 412, 415, 503])
+@conditional
 def edit(job_id: str, form: EditForm) -> JobBody:
     """Edit the caption, or mark the photograph as decorative.
 

@@ -1,0 +1,82 @@
+"""Statements that are asked again and again, of the driver itself: what SQLAlchemy does around one,
+and its ping of the connection before, take several times as long as the database does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Engine, Select
+
+Row = tuple[Any, ...]
+FLOAT8 = 701
+"""PostgreSQL's number of its type of a float: SQLAlchemy asks, and there is no other here."""
+
+
+class Unanswered(Exception):
+    """The connection may be an old one that the database has closed since, or something else is
+    wrong: who asks as SQLAlchemy does is told what."""
+
+
+class Glances:
+    """The rows of single statements, outside any transaction, on an engine without a ping. Safe to
+    share between threads."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._prepared: dict[Select[Any], _Prepared] = {}
+
+    def rows(self, statement: Select[Any], values: Mapping[str, Any]) -> list[Row]:
+        """Of a statement that stands in a module: each is kept, compiled.
+
+        Raises: Unanswered; sqlalchemy.exc.DBAPIError and TimeoutError, where there is no
+        connection to be had.
+        """
+        prepared = self._prepared.get(statement)
+        if prepared is None:
+            prepared = self._prepared[statement] = _Prepared(self._engine, statement)
+        borrowed = self._engine.raw_connection()
+        try:
+            cursor = borrowed.cursor()
+            cursor.execute(prepared.sql, prepared.bind(values))
+            rows = cursor.fetchall()
+            cursor.close()
+        except self._engine.dialect.loaded_dbapi.Error as error:
+            borrowed.invalidate()
+            raise Unanswered from error
+        finally:
+            borrowed.close()
+        return [prepared.python(row) for row in rows]
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+class _Prepared:
+    """A statement as the driver takes it, and how its columns become Python's values."""
+
+    def __init__(self, engine: Engine, statement: Select[Any]) -> None:
+        compiled = statement.compile(dialect=engine.dialect)
+        self.sql = str(compiled)
+        self._fixed = compiled.params
+        self._places: Sequence[str] | None = getattr(compiled, "positiontup", None)
+        self._make = [
+            _make(column.type.dialect_impl(engine.dialect).result_processor(engine.dialect, FLOAT8))
+            for column in statement.selected_columns
+        ]
+
+    def bind(self, values: Mapping[str, Any]) -> Mapping[str, Any] | Sequence[Any]:
+        bound = {**self._fixed, **values}
+        return bound if self._places is None else [bound[name] for name in self._places]
+
+    def python(self, row: Sequence[Any]) -> Row:
+        return tuple(
+            value if make is None else make(value)
+            for make, value in zip(self._make, row, strict=True)
+        )
+
+
+def _make(processor: Any) -> Callable[[Any], Any] | None:
+    found: Callable[[Any], Any] | None = processor
+    return found
