@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from apiflask import APIFlask
 from flask import Response, request
@@ -70,13 +70,18 @@ def _refuse_other_names() -> None:
     """
     if request.endpoint in ASKED_BY_ADDRESS:
         return
-    try:
-        name = urlsplit(f"//{request.host}").hostname or ""
-    except ValueError:
-        name = ""
+    name = _split(f"//{request.host}").hostname or ""
     allowed = whole_queue().settings.allowed_hosts
     if not ("*" in allowed or _is_address(name) or (name and host_is_trusted(name, allowed))):
         raise HostRefused("Name it in CAPTIONING_ALLOWED_HOSTS if it is yours.")
+
+
+def _split(url: str) -> SplitResult:
+    """Its parts; of what has no form, none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _is_address(name: str) -> bool:
@@ -99,7 +104,7 @@ def _refuse_other_sites() -> None:
     if site is not None:
         ours = site in ("same-origin", "none")
     else:  # over plain HTTP browsers send Origin only
-        ours = origin is None or urlsplit(origin).netloc == request.host
+        ours = origin is None or _split(origin).netloc == request.host
     if not ours:
         raise CrossSiteRequest("Forms of other sites may not be sent here.")
 
