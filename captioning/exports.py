@@ -30,8 +30,9 @@ COLUMNS = (
 BYTE_ORDER_MARK = "\ufeff"
 """Spreadsheets take a file that begins with it for UTF-8, and any other for what they like."""
 
-FORMULA = re.compile(r"\s*[=+\-@＝＋－＠|%]|[\t\r\n]")  # noqa: RUF001  (wide ones count, too)
-"""How a cell begins that a spreadsheet may run, once opened. Source: OWASP, CSV injection."""
+FORMULA = re.compile(r'(^|;)(?=[\s"]*[=+\-@＝＋－＠|%]|[\t\r\n])')  # noqa: RUF001  (wide ones count, too)
+"""Where a cell begins that a spreadsheet may run, once opened: in some languages behind a
+semicolon, too. Source: OWASP, CSV injection."""
 
 NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # by Windows
@@ -90,7 +91,7 @@ def _rows(jobs: Iterable[Job]) -> Iterator[Iterable[object]]:
 
 def _harmless(text: str) -> str:
     """An apostrophe before it makes a cell text, in any spreadsheet."""
-    return f"'{text}" if FORMULA.match(text) else text
+    return FORMULA.sub(r"\1'", text)
 
 
 class _Names:

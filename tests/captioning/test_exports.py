@@ -89,7 +89,15 @@ def test_no_cell_is_a_formula(text: str) -> None:
         assert line[name][1:].startswith(text)
 
 
-@pytest.mark.parametrize("text", ["a, b", 'a "b"', "a\nb", "ünïcödé 🐈", "a=1"])
+@pytest.mark.parametrize("text", ["x;=1+1;y", "x; @SUM(1)", 'x;"=1+1";', "=1;=1", "x;;=1"])
+def test_no_cell_is_a_formula_where_semicolons_part_them(text: str) -> None:
+    """As a spreadsheet reads it whose language writes numbers with a comma."""
+    written = "".join(exports.as_csv([job(f"{text}.jpg", text, error_message=text)]))
+    for cell in written.replace('"', "").split("\r\n", 1)[1].split(";"):
+        assert not cell.strip().startswith(("=", "@")), cell
+
+
+@pytest.mark.parametrize("text", ["a, b", 'a "b"', "a\nb", "ünïcödé 🐈", "a=1", "a; b"])
 def test_other_texts_come_back_as_they_are(text: str) -> None:
     assert table(job(edited_text=text))[0]["caption"] == text
 
