@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import unicodedata
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import PurePath
@@ -30,12 +31,15 @@ COLUMNS = (
 BYTE_ORDER_MARK = "\ufeff"
 """Spreadsheets take a file that begins with it for UTF-8, and any other for what they like."""
 
-FORMULA = re.compile(r"\s*[=+\-@＝＋－＠|%]|[\t\r\n]")  # noqa: RUF001  (wide ones count, too)
-"""How a cell begins that a spreadsheet may run, once opened. Source: OWASP, CSV injection."""
+FORMULA = re.compile(r'(^|;)(?=[\s"]*[=+\-@＝＋－＠|%]|[\t\r\n])')  # noqa: RUF001  (wide ones count, too)
+"""Where a cell begins that a spreadsheet may run, once opened: in some languages behind a
+semicolon, too. Source: OWASP, CSV injection."""
 
 NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # by Windows
+RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[\d¹²³])(\..*)?", re.IGNORECASE)  # by Windows
 MAX_NAME = 100
+MAX_NAME_BYTES = 240
+"""Most file systems take 255 for a name with its ending and number."""
 
 
 def as_csv(jobs: Iterable[Job]) -> Iterator[str]:
@@ -90,7 +94,7 @@ def _rows(jobs: Iterable[Job]) -> Iterator[Iterable[object]]:
 
 def _harmless(text: str) -> str:
     """An apostrophe before it makes a cell text, in any spreadsheet."""
-    return f"'{text}" if FORMULA.match(text) else text
+    return FORMULA.sub(r"\1'", text)
 
 
 class _Names:
@@ -102,8 +106,10 @@ class _Names:
 
     def beside(self, filename: str) -> str:
         """The name of the text beside the photograph of that name."""
-        stem = NOT_IN_NAMES.sub("_", "".join(c for c in filename if c.isprintable()))
-        stem = PurePath(stem).stem.strip(". ")[:MAX_NAME].rstrip(". ") or "photograph"
+        composed = unicodedata.normalize("NFC", filename)  # for some file systems it is the same
+        stem = NOT_IN_NAMES.sub("_", "".join(c for c in composed if c.isprintable()))
+        stem = PurePath(stem).stem.strip(". ")[:MAX_NAME]
+        stem = stem.encode()[:MAX_NAME_BYTES].decode(errors="ignore").rstrip(". ") or "photograph"
         if RESERVED.fullmatch(stem):
             stem = f"_{stem}"
         name, number = f"{stem}.txt", 1

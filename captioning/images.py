@@ -37,9 +37,9 @@ MAX_JPEG_SCANS = 100
 """A progressive JPEG has ten or so. Each costs a pass over all pixels and may be 60 bytes long:
 a file of a megabyte could keep a core busy for many minutes."""
 
-# What may follow 0xFF between two segments of a JPEG without being a marker: a stuffed byte,
-# a fill byte, a restart.
-_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+# What may follow 0xFF between two segments of a JPEG without beginning another: a stuffed byte,
+# TEM, a fill byte, a restart. None of them says a length, by which scans could be passed over.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
 _END_OF_IMAGE, _START_OF_SCAN = b"\xff\xd9", b"\xff\xda"
 
 # Pillow warns between its limit and twice its limit; here both are refusals.

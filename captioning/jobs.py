@@ -117,7 +117,7 @@ def submit(
     stored = session.scalars(fresh.values(stored_at=db_now()).returning(Image.id)).all()
     if len(stored) < len(image_ids):
         raise UploadTooSlow(f"Its files took longer than {UPLOAD_MAX_S} s to store.")
-    first = _next_place(session, options)
+    first = _next_place(session, options.model, options.priority, options.owner)
     jobs = [
         Job(
             id=new_id(),
@@ -145,21 +145,22 @@ def submit(
     return jobs
 
 
-def _next_place(session: Session, options: JobOptions) -> int:
+def _next_place(session: Session, model: str, priority: int, owner: str) -> int:
     """The round that the queue has come to, or the one after the owner's last waiting job.
 
     Two uploads at once may both find the same: then they share rounds, and no more.
     """
-    like = select(Job.place).where(Job.model == options.model, Job.priority == options.priority)
+    whole = session.connection()  # the session may show its owner's jobs only
+    like = select(Job.place).where(Job.model == model, Job.priority == priority)
     waiting = like.where(Job.status == JobStatus.QUEUED)
     claimable = waiting.where(Job.available_at <= db_now())
-    place = session.scalar(claimable.order_by(Job.place).limit(1))
+    place = whole.scalar(claimable.order_by(Job.place).limit(1))
     if place is None:  # what runs may be given back: it came before what comes now
         running = like.where(Job.status == JobStatus.RUNNING)
-        place = session.scalar(running.order_by(Job.place.desc()).limit(1)) or 0
-    if options.owner:
-        own = waiting.where(Job.owner == options.owner, Job.owner != "")
-        last = session.scalar(own.order_by(Job.place.desc()).limit(1))
+        place = whole.scalar(running.order_by(Job.place.desc()).limit(1)) or 0
+    if owner:
+        own = waiting.where(Job.owner == owner, Job.owner != "")
+        last = whole.scalar(own.order_by(Job.place.desc()).limit(1))
         place = place if last is None else max(place, last + 1)
     return place
 
@@ -360,14 +361,20 @@ def cancel(session: Session, job_id: str) -> None:
 
 
 def retry(session: Session, job_id: str) -> None:
-    """Queue a failed or cancelled job again, with all its attempts.
+    """Queue a failed or cancelled job again, with all its attempts. It takes its turn anew: an
+    old place would be before all that wait.
 
     Raises: JobNotFound, WrongState.
     """
-    ended = Job.status.in_([JobStatus.FAILED, JobStatus.CANCELLED])
-    changed = _put_back(
+    its = (
+        Job.id == looked_up_id(job_id),
+        Job.status.in_([JobStatus.FAILED, JobStatus.CANCELLED]),
+    )
+    found = session.execute(select(Job.model, Job.priority, Job.owner).where(*its)).first()
+    changed = found and _put_back(
         session,
-        update(Job).where(Job.id == looked_up_id(job_id), ended),
+        update(Job).where(*its),
+        place=_next_place(session, *found),
         attempts=0,
         available_at=db_now(),
         finished_at=None,

@@ -40,9 +40,11 @@ def checked(text: str, base: httpx.URL | None = None) -> httpx.URL:
     """
     try:
         url = base.join(text) if base else httpx.URL(text)
-    except httpx.InvalidURL as error:
+        host = url.host
+    # Half a surrogate pair, and a name in Punycode that stands for no name, are found later.
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise Refused("This is not an address.") from error
-    if url.scheme not in ("http", "https") or not url.host or len(text) > MAX_URL_LENGTH:
+    if url.scheme not in ("http", "https") or not host or len(text) > MAX_URL_LENGTH:
         raise Refused("Only addresses that begin with http:// or https:// are asked.")
     if url.port is not None and not 0 < url.port < 2**16:
         raise Refused("There is no such port.")

@@ -29,7 +29,6 @@ from web import (
 )
 from web.api.schemas import ProblemBody
 
-FORM_FIELDS_MAX_BYTES = 100_000
 # In the order in which they look at a request.
 PARTS = (
     proxies,
@@ -71,7 +70,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
         AUTO_OPERATION_ID=True,
         AUTO_404_RESPONSE=False,  # it knows <int:id> only
     )
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's own provider has it
+    app.json = intake.Json(app)
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
     app.extensions["captioning"] = Queue(settings)
     app.extensions["captioning.waiting"] = waiting.Seats(settings.web_threads // 2)
@@ -83,7 +82,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
 def _limits(settings: Settings) -> dict[str, Any]:
     return {
         "MAX_CONTENT_LENGTH": settings.max_upload_bytes,
-        "MAX_FORM_MEMORY_SIZE": FORM_FIELDS_MAX_BYTES,
+        "MAX_FORM_MEMORY_SIZE": intake.WITHOUT_FILES_MAX_BYTES,
         # Room for one upload that is too large by its count of files, so that it is told so.
         "MAX_FORM_PARTS": settings.max_images_per_upload * 2 + 50,
     }

@@ -12,6 +12,7 @@ from captioning import queries
 from captioning.errors import Unavailable
 from captioning.migrate import require_current
 from captioning.queue import Queue
+from web import problems
 from web.current import queue
 
 OK = "ok"
@@ -52,7 +53,7 @@ def _outcome(check: Callable[[], None]) -> str:
     try:
         check()
     except Unavailable as error:
-        return str(error)
+        return problems.told(error)
     return OK
 
 

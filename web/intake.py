@@ -1,13 +1,15 @@
 """What was sent as uploads: files of a multipart form, one in memory at a time, or the address
-of an image."""
+of an image. All that comes without files is short."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from threading import BoundedSemaphore
+from typing import Any
 
 from apiflask import APIFlask
 from flask import current_app, request
+from flask.json.provider import DefaultJSONProvider
 from werkzeug.datastructures import FileStorage
 
 from captioning import fetching
@@ -15,11 +17,32 @@ from captioning.errors import Unavailable
 from captioning.queue import Upload
 from web.current import queue
 
+WITHOUT_FILES_MAX_BYTES = 100_000
+
+
+class Json(DefaultJSONProvider):
+    sort_keys = False
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        """Raises: ValueError, of what lies too deep to be read, too."""
+        try:
+            return super().loads(s, **kwargs)
+        except RecursionError as error:
+            raise ValueError("It lies too deep.") from error
+
 
 def init_app(app: APIFlask) -> None:
+    app.before_request(_limit_what_has_no_files)
     # A slow site holds the thread that fetches from it: most of them stay free for others.
     threads = app.extensions["captioning"].settings.web_threads
     app.extensions["captioning.fetching"] = BoundedSemaphore(max(threads // 4, 1))
+
+
+def _limit_what_has_no_files() -> None:
+    """JSON is read at once, and no other thread runs meanwhile: 3 MB of it may take seconds."""
+    if request.mimetype != "multipart/form-data":
+        whole = request.max_content_length or WITHOUT_FILES_MAX_BYTES
+        request.max_content_length = min(whole, WITHOUT_FILES_MAX_BYTES)
 
 
 def sent_files(field: str) -> list[FileStorage]:

@@ -6,6 +6,7 @@ Programs get RFC 9457 `application/problem+json` with a stable `code`, people ge
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -16,6 +17,8 @@ from werkzeug.exceptions import HTTPException
 
 from captioning import errors
 from captioning.queue import AllRejected
+
+logger = logging.getLogger(__name__)
 
 STATUSES: dict[type[Exception], HTTPStatus] = {
     errors.CaptioningError: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -81,7 +84,16 @@ def of_domain(error: errors.CaptioningError) -> Problem:
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, errors.AccessDenied):
         headers["WWW-Authenticate"] = "Bearer"
-    return Problem(status, error.code, error.title(), str(error), extra, headers)
+    return Problem(status, error.code, error.title(), told(error), extra, headers)
+
+
+def told(error: errors.CaptioningError) -> str:
+    """What is said of it to whoever asks. The words of drivers name hosts, users and folders:
+    they are for the log."""
+    if isinstance(error, errors.Unavailable) and error.__cause__:
+        logger.warning("%s: %s", error.title(), error)
+        return f"{error.title()}."
+    return str(error)
 
 
 def answer(problem: Problem) -> Response:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from apiflask import APIFlask
 from flask import Response, request
@@ -78,11 +78,16 @@ def _refuse_other_names() -> None:
 
 @lru_cache(maxsize=64)  # nearly all requests name the same
 def _is_ours(host: str, allowed: Sequence[str]) -> bool:
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        name = ""
+    name = _split(f"//{host}").hostname or ""
     return "*" in allowed or _is_address(name) or bool(name and host_is_trusted(name, allowed))
+
+
+def _split(url: str) -> SplitResult:
+    """Its parts; of what has no form, none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _is_address(name: str) -> bool:
@@ -105,7 +110,7 @@ def _refuse_other_sites() -> None:
     if site is not None:
         ours = site in ("same-origin", "none")
     else:  # over plain HTTP browsers send Origin only
-        ours = origin is None or urlsplit(origin).netloc == request.host
+        ours = origin is None or _split(origin).netloc == request.host
     if not ours:
         raise CrossSiteRequest("Forms of other sites may not be sent here.")
 

@@ -89,7 +89,15 @@ def test_no_cell_is_a_formula(text: str) -> None:
         assert line[name][1:].startswith(text)
 
 
-@pytest.mark.parametrize("text", ["a, b", 'a "b"', "a\nb", "ünïcödé 🐈", "a=1"])
+@pytest.mark.parametrize("text", ["x;=1+1;y", "x; @SUM(1)", 'x;"=1+1";', "=1;=1", "x;;=1"])
+def test_no_cell_is_a_formula_where_semicolons_part_them(text: str) -> None:
+    """As a spreadsheet reads it whose language writes numbers with a comma."""
+    written = "".join(exports.as_csv([job(f"{text}.jpg", text, error_message=text)]))
+    for cell in written.replace('"', "").split("\r\n", 1)[1].split(";"):
+        assert not cell.strip().startswith(("=", "@")), cell
+
+
+@pytest.mark.parametrize("text", ["a, b", 'a "b"', "a\nb", "ünïcödé 🐈", "a=1", "a; b"])
 def test_other_texts_come_back_as_they_are(text: str) -> None:
     assert table(job(edited_text=text))[0]["caption"] == text
 
@@ -107,6 +115,11 @@ def test_photographs_of_one_name_do_not_overwrite_each_other() -> None:
     assert list(names) == ["a.txt", "A-2.txt", "a-2-2.txt", "a-3.txt"]
 
 
+def test_one_name_in_two_forms_of_unicode_is_one_name() -> None:
+    names = archive(job("caf\u00e9.jpg"), job("cafe\u0301.jpg"))  # the second as macOS writes it
+    assert list(names) == ["caf\u00e9.txt", "caf\u00e9-2.txt"]
+
+
 @pytest.mark.parametrize(
     "filename",
     [
@@ -121,6 +134,8 @@ def test_photographs_of_one_name_do_not_overwrite_each_other() -> None:
         "LPT1",
         "nul.tar.jpg",
         "x" * 255,
+        "照" * 255,
+        "COM¹.jpg",
         "a\0b.jpg",
         "a\nb.jpg",
         ".htaccess",
@@ -137,6 +152,7 @@ def test_no_name_leads_out_of_the_archive_or_is_refused_by_a_file_system(filenam
     assert name[0] not in ". "
     assert name.isprintable()
     assert len(name) <= exports.MAX_NAME + 5
+    assert len(name.encode()) <= 255 - len("-100")
     assert not exports.NOT_IN_NAMES.search(name)
     assert not exports.RESERVED.fullmatch(name)
 

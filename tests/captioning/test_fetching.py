@@ -63,6 +63,8 @@ def test_nothing_is_asked_of_our_own_network(site: Callable[[Answer], Site], hos
         "http://user:secret@host/",
         "http://host:99999999/",
         "http://ho\0st/",
+        "http://xn--a/",
+        "http://host/\ud800",
         "http://host/" + "a" * 3000,
     ],
 )
@@ -149,6 +151,7 @@ def test_redirects_are_followed_to_a_bound(site: Callable[[Answer], Site]) -> No
         "http://[::1]/",
         "file:///etc/passwd",
         "http://a:b@c/",
+        "http://xn--a/",
     ],
 )
 def test_each_redirect_is_checked(site: Callable[[Answer], Site], location: str) -> None:

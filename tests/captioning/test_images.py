@@ -433,6 +433,13 @@ def test_a_jpeg_of_endless_scans_is_refused() -> None:
         take(whole[:-2] + last_scan * 1000 + b"\xff\xd9")
 
 
+def test_scans_behind_a_marker_without_a_length_are_counted() -> None:
+    whole = encoded(quadrants(), "JPEG", progressive=True)
+    last_scan = whole[whole.rindex(b"\xff\xda") : -2]
+    with pytest.raises(ImageUnreadable, match="scans"):
+        take(whole[:-2] + b"\xff\x01" + last_scan * 1000 + b"\xff\xd9")
+
+
 def test_a_video_behind_a_jpeg_is_not_taken_for_scans() -> None:
     """Phones append one; so does any thumbnail in the metadata hold a scan of its own."""
     thumbnail = with_segment(photo(), 0xE1, b"Exif\0\0" + photo((8, 8)) + b"\xff\xda" * 200)

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from captioning import jobs
+from captioning.access import Caller
 from captioning.database import Database, db_now
 from captioning.errors import JobNotFound, WrongState
 from captioning.jobs import CaptionText, Claim, JobOptions
@@ -276,6 +277,21 @@ def test_owners_take_turns_in_each_priority_by_itself(database: Database) -> Non
     archive = upload(database, 2, owner="archive")
     shop = upload(database, 1, owner="shop")
     assert ids(claim(database, limit=3)) == [archive[0], shop[0], archive[1]]
+
+
+def test_what_is_tried_again_takes_its_turn_anew(database: Database) -> None:
+    """A stock of places that was cancelled while nobody waited is worth nothing."""
+    shop = upload(database, 3, owner="shop")
+    for job_id in shop:
+        with database.write() as session:
+            jobs.cancel(session, job_id)
+    archive = upload(database, 6, owner="archive")
+    claim(database, limit=3)
+    for job_id in shop:
+        with Caller("shop").seen(database).write() as session:  # which sees its own jobs only
+            jobs.retry(session, job_id)
+    claimed = ids(claim(database))
+    assert claimed == [shop[0], archive[3], shop[1], archive[4], shop[2], archive[5]]
 
 
 def test_what_is_given_back_goes_before_what_came_since(database: Database) -> None:

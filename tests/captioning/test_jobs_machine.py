@@ -211,7 +211,8 @@ class JobMachine(RuleBasedStateMachine):
         may = self.status(job_id) in (FAILED, CANCELLED)
         if self.allowed(jobs.retry, job_id, may):
             job = self.expected[job_id]
-            self.expected[job_id] = replace(job, status=QUEUED, attempts=0)
+            place = self.next_place(job.owner, job.priority)
+            self.expected[job_id] = replace(job, status=QUEUED, attempts=0, place=place)
 
     @rule(job_id=job_ids)
     def delete(self, job_id: str) -> None:

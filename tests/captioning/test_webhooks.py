@@ -383,6 +383,7 @@ def test_after_a_change_the_old_secret_signs_for_a_day(database: Database) -> No
         "http://[::1]/",
         "http://[::ffff:10.0.0.1]/",
         "http://169.254.169.254/latest",
+        "http://xn--a/",
         "https://receiver.example/" + "a" * 2000,
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Semaphore
 from typing import Any
@@ -102,9 +103,17 @@ def test_wrong_json_is_refused(
     assert fetched == []
 
 
-def test_text_that_is_no_json_is_refused(client: FlaskClient) -> None:
-    answer = client.post("/api/v1/jobs", data="{", content_type="application/json")
+@pytest.mark.parametrize("text", ["{", "[" * 50_000, '{"image_url":' * 5000])
+def test_text_that_is_no_json_is_refused(client: FlaskClient, text: str) -> None:
+    answer = client.post("/api/v1/jobs", data=text, content_type="application/json")
     assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/problem+json"])
+def test_json_that_is_too_long_is_not_read(client: FlaskClient, kind: str) -> None:
+    text = json.dumps({"image_url": [[]] * 40_000})
+    answer = client.post("/api/v1/jobs", data=text, content_type=kind)
+    assert (answer.status_code, answer.json["code"]) == (413, "request_entity_too_large")
 
 
 def test_a_file_and_an_address_are_too_many(client: FlaskClient, fetched: list[str]) -> None:

@@ -85,6 +85,29 @@ def test_a_database_that_is_away_is_unavailable(tmp_path: Path) -> None:
     assert client.get("/api/v1/jobs").json["code"] == "database_unavailable"
 
 
+@pytest.mark.parametrize("part_away", ["database_url", "storage_url"])
+def test_a_strangers_answer_does_not_say_where_a_part_is(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture, part_away: str
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    urls = {
+        "database_url": "postgresql+psycopg://anna@127.0.0.1:1/captions",
+        "storage_url": (tmp_path / "file" / "x").as_uri(),
+    }
+    broken = settings.model_copy(update={part_away: urls[part_away]})
+    client = create_app(broken).test_client()
+    for answer in (
+        client.post("/api/v1/jobs", data={"image": part(photo())}),
+        client.post("/", data={"images": part(photo())}),
+        client.get("/readyz"),
+    ):
+        assert answer.status_code == 503
+        assert "cannot be reached." in answer.text
+        for place in ("127.0.0.1", "anna", str(tmp_path), "os error"):
+            assert place not in answer.text
+    assert "Connection refused" in caplog.text or str(tmp_path) in caplog.text
+
+
 def test_a_full_queue_says_when_to_come_back(settings: Settings) -> None:
     client = create_app(settings.model_copy(update={"max_queued_jobs": 1})).test_client()
     assert client.post("/api/v1/jobs", data={"image": part(photo())}).status_code == 202

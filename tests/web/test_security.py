@@ -14,6 +14,7 @@ FROM_ELSEWHERE = [
     {"Sec-Fetch-Site": "same-site"},
     {"Origin": "https://evil.example"},
     {"Origin": "null"},
+    {"Origin": "http://["},
 ]
 FROM_HERE = [
     {},

@@ -121,7 +121,7 @@ def index(query: JobsQuery) -> JobsBody:
 @bp.patch("/jobs/<job_id>")
 @bp.input(EditForm, location="json", arg_name="form")
 @bp.output(JobBody)
-@bp.doc(responses=[404, 412, 415, 503])
+@bp.doc(responses=[404, 412, 413, 415, 503])
 @conditional
 def edit(job_id: str, form: EditForm) -> JobBody:
     """Edit the caption, or mark the photograph as decorative.
