@@ -33,6 +33,9 @@ _TABLE: tuple[tuple[type[BaseException], str, bool], ...] = (
 
 def judge(error: BaseException) -> Verdict:
     """The verdict on an error; an unknown one is the model's, and may pass."""
+    # A driver's words name hosts and folders.
+    if isinstance(error, Unavailable) and error.__cause__:
+        return Verdict("unavailable", f"{error.title()}.", True)
     for kind, code, retry in _TABLE:
         if isinstance(error, kind):
             return Verdict(code, str(error) or kind.__name__, retry)

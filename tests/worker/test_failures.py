@@ -27,3 +27,9 @@ def test_the_verdict(error: Exception, code: str, retry: bool) -> None:
     verdict = judge(error)
     assert (verdict.code, verdict.retry) == (code, retry)
     assert verdict.message
+
+
+def test_a_job_does_not_say_where_a_part_is() -> None:
+    away = StorageUnavailable("Error performing GET http://minio:9000/images")
+    away.__cause__ = OSError()
+    assert judge(away).message == "The image store cannot be reached."
