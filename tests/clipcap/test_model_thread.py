@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -37,3 +39,20 @@ def test_a_forked_process_has_a_thread_of_its_own() -> None:
     if not child:
         os._exit(model_thread(CPU).run(lambda: 7))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+@pytest.mark.parametrize("program", ["clipcap.captioner", "clipcap.cli", "worker.__main__"])
+@pytest.mark.parametrize("chosen", [None, "77"])
+def test_threads_that_wait_go_to_sleep_soon(program: str, chosen: str | None) -> None:
+    """Unless somebody has said otherwise: libgomp reads it when it is loaded."""
+    given = {"GOMP_SPINCOUNT": chosen} if chosen else {}
+    inherited = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {program}, torch"],
+        env={**inherited, **given, "OMP_DISPLAY_ENV": "VERBOSE"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert f"GOMP_SPINCOUNT = '{chosen or 5000}'" in done.stderr
