@@ -30,24 +30,31 @@ class Glances:
     def rows(self, statement: Select[Any], values: Mapping[str, Any]) -> list[Row]:
         """Of a statement that stands in a module: each is kept, compiled.
 
-        Raises: Unanswered; sqlalchemy.exc.DBAPIError and TimeoutError, where there is no
-        connection to be had.
+        Raises: Unanswered; sqlalchemy.exc.TimeoutError, where all connections are in use.
         """
         prepared = self._prepared.get(statement)
         if prepared is None:
             prepared = self._prepared[statement] = _Prepared(self._engine, statement)
+        try:
+            rows = self._fetch(prepared, values)
+        except self._engine.dialect.loaded_dbapi.Error as error:
+            raise Unanswered from error
+        return [prepared.python(row) for row in rows]
+
+    def _fetch(self, prepared: _Prepared, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """Raises the driver's own errors, that there is no connection to be had among them."""
         borrowed = self._engine.raw_connection()
         try:
             cursor = borrowed.cursor()
             cursor.execute(prepared.sql, prepared.bind(values))
             rows = cursor.fetchall()
             cursor.close()
-        except self._engine.dialect.loaded_dbapi.Error as error:
+        except BaseException:
             borrowed.invalidate()
-            raise Unanswered from error
+            raise
         finally:
             borrowed.close()
-        return [prepared.python(row) for row in rows]
+        return rows
 
     def close(self) -> None:
         self._engine.dispose()

@@ -184,6 +184,18 @@ def test_a_sqlite_in_a_folder_that_is_missing_is_unavailable(tmp_path: Path) -> 
     database.close()
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_glance_at_a_database_that_is_away_is_told_so(tmp_path: Path, kind: str) -> None:
+    urls = {
+        "sqlite": f"sqlite:///{tmp_path}/missing/captioning.db",
+        "postgresql": f"postgresql+psycopg://nobody@/captioning?host={tmp_path}",
+    }
+    database = Database(urls[kind])
+    with pytest.raises(DatabaseUnavailable):
+        database.glance(select(Job.id), {})
+    database.close()
+
+
 def test_a_postgresql_that_is_away_is_unavailable_in_one_line(tmp_path: Path) -> None:
     database = Database(f"postgresql+psycopg://nobody@/none?host={tmp_path}")
     with pytest.raises(DatabaseUnavailable) as caught, database.read() as session:

@@ -71,6 +71,7 @@ def run(fleet: Fleet, *, photographs: int, faults: int, seed: int) -> Summary:
     clients = Clients(fleet.urls, photographs)
 
     def share_done() -> float:
+        assert clients.wrong == []  # or it would be waited for in vain
         ended = sum(JobStatus(job.status).finished for job in _jobs(fleet)) - len(before)
         return (len(clients.accepted) + ended) / (2 * photographs)
 
