@@ -68,9 +68,9 @@ class _Prepared:
         self.sql = str(compiled)
         self._fixed = compiled.params
         self._places: Sequence[str] | None = getattr(compiled, "positiontup", None)
-        self._make = [
-            _make(column.type.dialect_impl(engine.dialect).result_processor(engine.dialect, FLOAT8))
-            for column in statement.selected_columns
+        types = [column.type.dialect_impl(engine.dialect) for column in statement.selected_columns]
+        self._make: list[Callable[[Any], Any] | None] = [
+            type_.result_processor(engine.dialect, FLOAT8) for type_ in types
         ]
 
     def bind(self, values: Mapping[str, Any]) -> Mapping[str, Any] | Sequence[Any]:
@@ -82,8 +82,3 @@ class _Prepared:
             value if make is None else make(value)
             for make, value in zip(self._make, row, strict=True)
         )
-
-
-def _make(processor: Any) -> Callable[[Any], Any] | None:
-    found: Callable[[Any], Any] | None = processor
-    return found
