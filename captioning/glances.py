@@ -5,9 +5,11 @@ and its ping of the connection before, take several times as long as the databas
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Engine, Select
+from sqlalchemy import Engine, PoolProxiedConnection, Select
+from sqlalchemy.engine.interfaces import DBAPICursor
 
 Row = tuple[Any, ...]
 FLOAT8 = 701
@@ -25,12 +27,15 @@ class Glances:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        # As many as have glanced at once, each with its connection: to take one from SQLAlchemy's
+        # pool, and a new cursor, is as much work as the rest. The last one used is the warmest.
+        self._idle: list[tuple[DBAPICursor, PoolProxiedConnection]] = []
         self._prepared: dict[Select[Any], _Prepared] = {}
 
     def rows(self, statement: Select[Any], values: Mapping[str, Any]) -> list[Row]:
         """Of a statement that stands in a module: each is kept, compiled.
 
-        Raises: Unanswered; sqlalchemy.exc.TimeoutError, where all connections are in use.
+        Raises: Unanswered.
         """
         prepared = self._prepared.get(statement)
         if prepared is None:
@@ -41,22 +46,25 @@ class Glances:
             raise Unanswered from error
         return [prepared.python(row) for row in rows]
 
-    def _fetch(self, prepared: _Prepared, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+    def _fetch(self, prepared: _Prepared, values: Mapping[str, Any]) -> Sequence[Row]:
         """Raises the driver's own errors, that there is no connection to be had among them."""
-        borrowed = self._engine.raw_connection()
         try:
-            cursor = borrowed.cursor()
+            cursor, connection = self._idle.pop()
+        except IndexError:
+            connection = self._engine.raw_connection()
+            cursor = connection.cursor()
+        try:
             cursor.execute(prepared.sql, prepared.bind(values))
             rows = cursor.fetchall()
-            cursor.close()
         except BaseException:
-            borrowed.invalidate()
+            connection.invalidate()
             raise
-        finally:
-            borrowed.close()
+        self._idle.append((cursor, connection))
         return rows
 
     def close(self) -> None:
+        while self._idle:
+            self._idle.pop()[1].close()
         self._engine.dispose()
 
 
@@ -69,16 +77,19 @@ class _Prepared:
         self._fixed = compiled.params
         self._places: Sequence[str] | None = getattr(compiled, "positiontup", None)
         types = [column.type.dialect_impl(engine.dialect) for column in statement.selected_columns]
-        self._make: list[Callable[[Any], Any] | None] = [
-            type_.result_processor(engine.dialect, FLOAT8) for type_ in types
+        makers = [type_.result_processor(engine.dialect, FLOAT8) for type_ in types]
+        # Who asks again is mostly told what it was told before.
+        self.python = lru_cache(maxsize=1024)(self._python)
+        self._makers: list[tuple[int, Callable[[Any], Any]]] = [
+            (place, make) for place, make in enumerate(makers) if make
         ]
 
     def bind(self, values: Mapping[str, Any]) -> Mapping[str, Any] | Sequence[Any]:
         bound = {**self._fixed, **values}
         return bound if self._places is None else [bound[name] for name in self._places]
 
-    def python(self, row: Sequence[Any]) -> Row:
-        return tuple(
-            value if make is None else make(value)
-            for make, value in zip(self._make, row, strict=True)
-        )
+    def _python(self, row: Row) -> Row:
+        values = list(row)
+        for place, make in self._makers:
+            values[place] = make(values[place])
+        return tuple(values)

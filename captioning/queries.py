@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from sqlalchemy import Boolean, bindparam, delete, func, select
@@ -61,6 +62,7 @@ _WHOLE_JOB = (
 
 def read_job(database: Database, job_id: str, caller: Caller) -> Job:
     """As `get_job`, for who asks again and again: in one statement, and outside any session.
+    As long as nothing changes it is the same object, which nobody may change.
 
     Raises: JobNotFound, DatabaseUnavailable.
     """
@@ -68,6 +70,11 @@ def read_job(database: Database, job_id: str, caller: Caller) -> Job:
     rows = database.glance(_WHOLE_JOB, asked)
     if not rows:
         raise JobNotFound(f"There is no job {job_id}.")
+    return _of_rows(tuple(rows))
+
+
+@lru_cache(maxsize=1024)  # most of those who ask again are told the same
+def _of_rows(rows: tuple[Sequence[Any], ...]) -> Job:
     its, of_image = len(_OF_JOB), len(_OF_JOB) + len(_OF_IMAGE)
     captions = [row[of_image:] for row in rows if row[of_image] is not None]
     return _made(

@@ -106,6 +106,8 @@ class Queue:
     def seen_by(self, caller: Caller) -> Queue:
         """This queue as a caller sees it: what they hand in is theirs, and what is not theirs
         is not there. Shares all connections."""
+        if caller is self.caller:
+            return self
         seen = copy(self)
         seen.caller = caller
         seen.database = caller.seen(self._whole)

@@ -45,18 +45,23 @@ def cookie_name() -> str:
 
 def _admit() -> ResponseReturnValue | None:
     """Raises: KeyRequired, KeyRefused, RateLimited."""
-    g.queue = whole_queue().seen_by(STRANGER)
     if request.endpoint in WITHOUT_KEY:
+        _let_see(STRANGER)
         return None
     try:
-        g.queue = whole_queue().seen_by(_caller())
+        _let_see(_caller())
         rates.count_request(caller())
     except AccessDenied:
+        _let_see(STRANGER)
         rates.count_request(STRANGER)
         if not _asked_by_a_person():
             raise
         return _to_sign_in()
     return None
+
+
+def _let_see(caller: Caller) -> None:
+    g.queue = whole_queue().seen_by(caller)
 
 
 def _caller() -> Caller:

@@ -4,20 +4,30 @@ are not, lest the length of one tell a secret that is in it (BREACH)."""
 from __future__ import annotations
 
 import gzip
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Any
 
 from apiflask import APIFlask
-from flask import Response, request
+from flask import Response, make_response, request
 
 TEXT = {"text/css", "text/javascript", "application/javascript", "image/svg+xml"}
 
 
 def init_app(app: APIFlask) -> None:
-    app.after_request(_compress)
+    app.view_functions["static"] = _compressing(app.view_functions["static"])
+
+
+def _compressing(view: Callable[..., Any]) -> Callable[..., Response]:
+    @wraps(view)
+    def compressed(**parts: str) -> Response:
+        return _compress(make_response(view(**parts)))
+
+    return compressed
 
 
 def _compress(response: Response) -> Response:
-    if request.endpoint != "static" or response.mimetype not in TEXT:
+    if response.mimetype not in TEXT:
         return response
     response.vary.add("Accept-Encoding")
     wanted = request.method == "GET" and request.accept_encodings["gzip"] > 0

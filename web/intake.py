@@ -8,6 +8,7 @@ from threading import BoundedSemaphore
 from typing import Any
 
 from apiflask import APIFlask
+from flask import Request as FlaskRequest
 from flask import current_app, request
 from flask.json.provider import DefaultJSONProvider
 from werkzeug.datastructures import FileStorage
@@ -31,18 +32,21 @@ class Json(DefaultJSONProvider):
             raise ValueError("It lies too deep.") from error
 
 
+class Request(FlaskRequest):
+    @property  # type: ignore[misc]  # nobody sets it
+    def max_content_length(self) -> int | None:  # type: ignore[override]
+        """JSON is read at once, and no other thread runs meanwhile: 3 MB of it may take seconds."""
+        whole = super().max_content_length
+        if self.mimetype == "multipart/form-data":
+            return whole
+        return min(whole or WITHOUT_FILES_MAX_BYTES, WITHOUT_FILES_MAX_BYTES)
+
+
 def init_app(app: APIFlask) -> None:
-    app.before_request(_limit_what_has_no_files)
+    app.request_class = Request
     # A slow site holds the thread that fetches from it: most of them stay free for others.
     threads = app.extensions["captioning"].settings.web_threads
     app.extensions["captioning.fetching"] = BoundedSemaphore(max(threads // 4, 1))
-
-
-def _limit_what_has_no_files() -> None:
-    """JSON is read at once, and no other thread runs meanwhile: 3 MB of it may take seconds."""
-    if request.mimetype != "multipart/form-data":
-        whole = request.max_content_length or WITHOUT_FILES_MAX_BYTES
-        request.max_content_length = min(whole, WITHOUT_FILES_MAX_BYTES)
 
 
 def sent_files(field: str) -> list[FileStorage]:

@@ -4,9 +4,10 @@ asked for, which would be a time series for each job."""
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from apiflask import APIFlask
-from flask import Response, current_app, g, request
+from flask import Response, g, request
 from prometheus_client import CollectorRegistry, Histogram
 
 from captioning.metrics import QueueCollector, new_registry
@@ -33,19 +34,21 @@ class WebMetrics:
 
 def init_app(app: APIFlask) -> None:
     """Before the other parts: what they refuse is measured, too."""
-    app.extensions["captioning.metrics"] = WebMetrics(app.extensions["captioning"])
+    metrics = WebMetrics(app.extensions["captioning"])
+    app.extensions["captioning.metrics"] = metrics
     app.before_request(_start)
-    app.after_request(_measure)
+    app.after_request(partial(_measure, metrics.latency_s))
 
 
 def _start() -> None:
     g.started_at = time.perf_counter()
 
 
-def _measure(response: Response) -> Response:
-    metrics: WebMetrics = current_app.extensions["captioning.metrics"]
+def _measure(latency_s: Histogram, response: Response) -> Response:
+    rule = request.url_rule
     # A method that no rule names is anything that somebody cared to send.
-    method, route = (request.method, request.url_rule.rule) if request.url_rule else ("", UNMATCHED)
-    latency_s = time.perf_counter() - g.started_at
-    metrics.latency_s.labels(method, route, response.status_code).observe(latency_s)
+    method, route = (request.method, rule.rule) if rule else ("", UNMATCHED)
+    latency_s.labels(method, route, response.status_code).observe(
+        time.perf_counter() - g.started_at
+    )
     return response

@@ -6,12 +6,12 @@ from __future__ import annotations
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from apiflask import APIFlask
-from flask import Response, current_app, g, request
+from flask import Response, after_this_request, current_app, request
 
 from captioning.access import Caller
 from captioning.errors import RateLimited
 from captioning.settings import Settings
-from web.counting import Counts, Standing
+from web.counting import Counts
 
 REQUESTS = "requests"
 SIGN_IN = "sign-in"
@@ -20,7 +20,6 @@ SIGN_IN = "sign-in"
 def init_app(app: APIFlask) -> None:
     settings: Settings = app.extensions["captioning"].settings
     app.extensions["captioning.counts"] = Counts(settings.broker_url)
-    app.after_request(_tell)
 
 
 def count_request(caller: Caller) -> None:
@@ -42,21 +41,18 @@ def _count(what: str, rate: str, who: str | None = None) -> None:
     standing = counts.take(rate, (what, who or _address()))
     if standing is None:
         return
-    g.standing = what, standing
+
+    @after_this_request
+    def tell(response: Response) -> Response:
+        policy = f'"{what}";q={standing.amount};w={standing.window_s}'
+        response.headers["RateLimit-Policy"] = policy
+        response.headers["RateLimit"] = f'"{what}";r={standing.left};t={standing.reset_s}'
+        return response
+
     if not standing.allowed:
         amount, window_s = standing.amount, standing.window_s
         message = f"There may be {amount} in {window_s} s. Come back in {standing.reset_s} s."
         raise RateLimited(message, standing.reset_s)
-
-
-def _tell(response: Response) -> Response:
-    told: tuple[str, Standing] | None = g.get("standing")
-    if told:
-        what, standing = told
-        policy = f'"{what}";q={standing.amount};w={standing.window_s}'
-        response.headers["RateLimit-Policy"] = policy
-        response.headers["RateLimit"] = f'"{what}";r={standing.left};t={standing.reset_s}'
-    return response
 
 
 def _address() -> str:

@@ -35,6 +35,8 @@ HEADERS = {
     "Referrer-Policy": "same-origin",  # "no-referrer" would make our own forms' Origin null
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",  # no other site shows our photographs
+    # Pages and answers change from one second to the next; images say otherwise themselves.
+    "Cache-Control": "no-cache, private",
 }
 OVER_TLS = {"Strict-Transport-Security": f"max-age={365 * 24 * 3600}"}
 
@@ -116,10 +118,10 @@ def _refuse_other_sites() -> None:
 
 
 def _with_headers(response: Response) -> Response:
+    already = {name.lower() for name, _ in response.headers}
     for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
+        if name.lower() not in already:
+            response.headers.add(name, value)
     if request.is_secure:
         response.headers.update(OVER_TLS)
-    # Pages and answers change from one second to the next; images say otherwise themselves.
-    response.headers.setdefault("Cache-Control", "no-cache, private")
     return response

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -103,6 +105,32 @@ def test_a_glance_asks_no_session_and_no_ping(database: Database) -> None:
         event.listen(target, happened, lambda *_, name=happened: asked.append(name))
     queries.read_job(database, job_id, EVERYBODY)
     assert asked == []
+
+
+def test_who_asks_again_is_told_the_same_until_something_changes(database: Database) -> None:
+    (job_id,) = add_jobs(database, 1)
+    told = [queries.read_job(database, job_id, EVERYBODY) for _ in range(2)]
+    assert told[0] is told[1]
+    with database.write() as session:
+        jobs.cancel(session, job_id)
+    assert queries.read_job(database, job_id, EVERYBODY).status == JobStatus.CANCELLED
+    assert told[0].status == JobStatus.QUEUED
+
+
+def test_glances_at_once_have_a_connection_each_and_keep_it(database: Database) -> None:
+    (job_id,) = add_jobs(database, 1)
+    opened: list[object] = []
+    event.listen(database._glances._engine, "connect", lambda *_: opened.append(_))
+    together = Barrier(4)
+
+    def glance(_: int) -> str:
+        together.wait()
+        return [queries.read_job(database, job_id, EVERYBODY).id for _ in range(20)][-1]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(glance, range(4))) == {job_id}
+        assert set(pool.map(glance, range(4))) == {job_id}
+    assert 1 <= len(opened) <= 4
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)

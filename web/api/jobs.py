@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
+
 from apiflask import APIBlueprint, EmptySchema
 from flask import request
 from pydantic import ValidationError
@@ -25,7 +28,7 @@ from web.api.schemas import (
     queue_body,
 )
 from web.current import queue, whole_queue
-from web.etags import conditional, require_unchanged, tag_of
+from web.etags import Written, conditional, require_unchanged, written
 from web.idempotency import IdempotencyHeader, asked_once
 from web.intake import fetched, sent_files, uploads
 from web.waiting import wait_for
@@ -89,17 +92,17 @@ def _photograph(form: JobForm) -> Upload:
 @bp.output(JobBody)
 @bp.doc(responses=[304, 404, 503])
 @conditional
-def show(job_id: str, query: WaitQuery) -> tuple[JobBody, int, dict[str, str]]:
+def show(job_id: str, query: WaitQuery) -> tuple[Written, int, dict[str, str]]:
     """Read a job, waiting for its outcome if asked to."""
     wait_for(job_id, query.wait)
     job = queue().read(job_id)
-    body, headers = job_body(job), _retry_after(job)
-    if job.status != JobStatus.QUEUED:
-        return body, 200, headers
-    tag = tag_of(body)  # of the job: it may stand elsewhere in the queue and be unchanged
-    if not request.if_none_match.contains_weak(tag):  # the answer will have a body
+    told = _told(job, request.root_path)
+    if job.status == JobStatus.QUEUED and not request.if_none_match.contains_weak(told.tag):
+        body = job_body(job)
         body.queue = _standing(job)
-    return body, 200, {"ETag": f'"{tag}"', **headers}
+        # The tag is the job's: it may stand elsewhere in the queue and be unchanged.
+        told = replace(told, content=written(body).content)
+    return told, 200, _retry_after(job)
 
 
 @bp.get("/jobs")
@@ -169,6 +172,12 @@ def retry(job_id: str) -> tuple[JobBody, int, dict[str, str]]:
     queue().doorbell.ring(job.model)
     body = job_body(job)
     return body, 202, {"Location": body.links["self"], **RETRY_AFTER}
+
+
+@lru_cache(maxsize=1024)  # what has not changed is the same object
+def _told(job: Job, root_path: str) -> Written:
+    """The whole of a job but its place in the queue, with links below that path."""
+    return written(job_body(job))
 
 
 def _standing(job: Job) -> QueueBody | None:
