@@ -31,7 +31,7 @@ __all__ = [
 # 300,000, two processes on the same cores keep each other waiting, and take fifty times as long
 # instead of twice. Alone this costs a sixth of the speed: who has cores to spare may set another.
 # Read when torch is loaded.
-os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def __getattr__(name: str) -> Any:

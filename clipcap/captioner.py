@@ -81,7 +81,7 @@ class Captioner:
         self._room_to_encode, self._room_to_decode = Room(), Room()
         self.device = _device(device)
         self.precision = choose(precision, self.device)
-        self._loaded: _Parts | None = self._run(lambda: self._load(bundle, precision))
+        self._loaded: _Parts | None = self.run(lambda: self._load(bundle, precision))
         self._vocabulary = Vocabulary.of(
             bundle.decoder.tokenizer,
             bundle.config.stop_token,
@@ -106,9 +106,6 @@ class Captioner:
             bundle.decoder.tokenizer,
         )
 
-    def _run(self, work: Callable[[], Result]) -> Result:
-        return model_thread(self.device).run(work)
-
     @classmethod
     def load(
         cls,
@@ -131,7 +128,7 @@ class Captioner:
         def let_go() -> None:
             self._loaded = None
 
-        self._run(let_go)
+        self.run(let_go)
 
     def __enter__(self) -> Self:
         return self
@@ -169,14 +166,30 @@ class Captioner:
         """Height and width in pixels of what the model sees."""
         return self._parts.encoder.image_size
 
+    def run(self, work: Callable[[], Result]) -> Result:
+        """What `work` returns or raises, done in the thread that computes. Several steps in one
+        `run` wait once for their turn, and not at each step for a thread that reads photographs.
+        """
+        return model_thread(self.device).run(work)
+
     def caption(
         self, images: Sequence[Image.Image], options: DecodingOptions | None = None
     ) -> list[list[Caption]]:
         """Caption images of any size and mode: for each its candidates, best first."""
-        if not images:
+        return self.caption_pixels([self.preprocess(image) for image in images], options)
+
+    def caption_pixels(
+        self, pixels: Sequence[Tensor], options: DecodingOptions | None = None
+    ) -> list[list[Caption]]:
+        """As `caption`, of what `preprocess` has made of the images."""
+        if not pixels:
             return []
-        embedding = self.encode([self.preprocess(image) for image in images])
-        return self.decode(self.prefix(embedding), options, embedding=embedding)
+
+        def steps() -> list[list[Caption]]:
+            embedding = self.encode(pixels)
+            return self.decode(self.prefix(embedding), options, embedding=embedding)
+
+        return self.run(steps)
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """Upright, resized, normalised pixels `(3, H, W)` on the CPU. Touches no model, so it
@@ -192,7 +205,7 @@ class Captioner:
             embedding = self._parts.encoder.encode(_stacked(pixels[part]).to(self.device))
             return self.normalize(embedding)
 
-        return self._run(lambda: torch.cat(self._room_to_encode.run(encode_part, len(pixels))))
+        return self.run(lambda: torch.cat(self._room_to_encode.run(encode_part, len(pixels))))
 
     def normalize(self, embedding: Tensor) -> Tensor:
         """L2-normalise embeddings `(B, D)` where the bundle was trained with it."""
@@ -208,7 +221,7 @@ class Captioner:
             prefix: Tensor = self._parts.mapper(embedding.to(self.device))
             return prefix
 
-        return self._run(map_embedding)
+        return self.run(map_embedding)
 
     def decode(
         self,
@@ -227,7 +240,7 @@ class Captioner:
         if not len(prefix):
             return []
         options = options or self.defaults
-        return self._run(
+        return self.run(
             lambda: self._decode(
                 _stacked(prefix), options, None if embedding is None else _stacked(embedding)
             )

@@ -34,18 +34,9 @@ def caption_files(
     with closing(_read_ahead(captioner, paths, ahead=batch_size)) as photos:
         while batch := list(islice(photos, batch_size)):
             readable = [pixels for _, pixels in batch if isinstance(pixels, Tensor)]
-            found = iter(_caption(captioner, readable, options))
+            found = iter(captioner.caption_pixels(readable, options))
             for path, pixels in batch:
                 yield path, pixels if isinstance(pixels, DataError) else next(found)
-
-
-def _caption(
-    captioner: Captioner, pixels: list[Tensor], options: DecodingOptions | None
-) -> list[list[Caption]]:
-    if not pixels:
-        return []
-    embedding = captioner.encode(pixels)
-    return captioner.decode(captioner.prefix(embedding), options, embedding=embedding)
 
 
 def read_pixels(captioner: Captioner, path: Path) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import os
 import threading
 import time
 from collections import defaultdict
@@ -33,7 +34,8 @@ from worker.metrics import WorkerMetrics
 
 logger = logging.getLogger(__name__)
 
-DECODE_THREADS = 4
+DECODE_THREADS = min(4, os.cpu_count() or 1)
+"""More than there are processors would only keep the model from them."""
 LAST_PAUSE_S = 10.0
 
 
@@ -125,7 +127,7 @@ class Station:
                 self._give_back(claim)
                 return
             began = time.perf_counter()
-            captions, model_failures = _caption(captioner, decoded)
+            captions, model_failures = captioner.run(lambda: _caption(captioner, decoded))
             model_s = time.perf_counter() - began
         self.metrics.ran(claim.model, images=len(decoded), seconds=model_s)
         self._save(claim, captioner.revision, captions, failures | model_failures)
@@ -264,9 +266,8 @@ def _run_model(captioner: Captioner, decoded: Sequence[Decoded]) -> dict[str, li
     captions = {}
     for options, rows in rows_by_options.items():
         # A CLIP score costs a pass of the text tower: only where candidates are ranked by it.
-        seen = [embeddings[row] for row in rows] if options.rank_by == "clip_score" else None
-        # Rows one by one: indexing by a list would compute in this thread, which must not.
-        candidates = captioner.decode([prefixes[row] for row in rows], options, embedding=seen)
+        seen = embeddings[rows] if options.rank_by == "clip_score" else None
+        candidates = captioner.decode(prefixes[rows], options, embedding=seen)
         for row, found in zip(rows, candidates, strict=True):
             captions[decoded[row].job.id] = [
                 CaptionText(caption.text, caption.mean_log_probability) for caption in found

@@ -17,6 +17,7 @@ from clipcap import Captioner
 from clipcap.files import caption_files
 
 KINDS = ("postgresql", "sqlite")
+TURNS = 2
 CALM_S = 0.5
 """Between two turns, until threads that wait for work have stopped spinning."""
 
@@ -46,34 +47,44 @@ HEADER = """\
 |---|---|---|---|---|---|"""
 
 
-def measure(model: str = "bundled", images: int = 128, rounds: int = 3) -> list[Row]:
+def measure(model: str = "bundled", images: int = 128, processes: int = 3) -> list[Row]:
+    """One process of the same program may be a fifth slower than the next, for as long as it
+    lives: of each kind there are several, one after the other."""
+    return [_measure(kind, model, images, processes) for kind in KINDS]
+
+
+def _measure(kind: str, model: str, images: int, processes: int) -> Row:
+    taken = [turn for _ in range(processes) for turn in _turns(kind, model, images)]
+    worker, loop, ahead = (statistics.median(found) for found in zip(*taken, strict=True))
+    return Row(kind, images, *(1000 * seconds / images for seconds in (worker, loop, ahead)))
+
+
+def _turns(kind: str, model: str, images: int) -> list[tuple[float, float, float]]:
+    """The seconds of a new worker, and of a captioner that is loaded beside it, in turns."""
     captioner = Captioner.load(model.partition("=")[2] or model)
-    return [_measure(kind, captioner, model, images, rounds) for kind in KINDS]
-
-
-def _measure(kind: str, captioner: Captioner, model: str, images: int, rounds: int) -> Row:
     photos = photographs(images)
-    worker: list[float] = []
-    loop: list[float] = []
-    ahead: list[float] = []
+    taken = []
     with ground(kind, model) as place, place.workers() as process:
         size = place.settings.batch_size
-        for turn in range(rounds + 1):
+        for _ in range(TURNS + 1):
             files = fill(place, photos)
-            taken = (
-                drain_s(place, process),
-                _timed(lambda files=files: _loop(captioner, files, size)),
-                _timed(lambda files=files: list(caption_files(captioner, files, batch_size=size))),
+            taken.append(
+                (
+                    drain_s(place, process),
+                    _timed(lambda files=files: _loop(captioner, files, size)),
+                    _timed(lambda files=files: _ahead(captioner, files, size)),
+                )
             )
-            if turn:
-                for seconds, measured in zip(taken, (worker, loop, ahead), strict=True):
-                    measured.append(1000 * seconds / images)
-    return Row(kind, images, *(statistics.median(found) for found in (worker, loop, ahead)))
+    return taken[1:]
 
 
 def _loop(captioner: Captioner, files: list[Path], size: int) -> None:
     for first in range(0, len(files), size):
         captioner.caption([Image.open(file) for file in files[first : first + size]])
+
+
+def _ahead(captioner: Captioner, files: list[Path], size: int) -> None:
+    list(caption_files(captioner, files, batch_size=size))
 
 
 def _timed(run: Callable[[], object]) -> float:

@@ -72,12 +72,18 @@ class Ground:
             self.wait_until(self._answers, process)
             yield process
 
-    def wait_until(self, condition: Callable[[], Any], process: Process | None = None) -> None:
+    def wait_until(
+        self,
+        condition: Callable[[], Any],
+        process: Process | None = None,
+        *,
+        poll_s: float = POLL_S,
+    ) -> None:
         deadline = time.monotonic() + WAIT_S
         while not condition():
             if time.monotonic() > deadline or (process and process.poll() is not None):
                 raise RuntimeError(self._log.read_text())
-            time.sleep(POLL_S)
+            time.sleep(poll_s)
 
     def _alive(self) -> int:
         with self.queue.database.read() as session:

@@ -40,7 +40,7 @@ def test_every_part_says_what_it_measures() -> None:
 
 
 def test_a_queue_is_drained_beside_the_bare_loop(tiny_bundle: Path) -> None:
-    found = columns(draining, draining.measure(f"tiny={tiny_bundle}", images=9, rounds=1))
+    found = columns(draining, draining.measure(f"tiny={tiny_bundle}", images=9, processes=1))
     assert all(row.ratio > 0 for row in found)
 
 

@@ -96,15 +96,10 @@ class StandIn:
         with self._lock:
             self.alive -= 1
 
-    def encode(self, pixels: Sequence[Tensor]) -> Tensor:
-        self.batches.append(len(pixels))
-        return torch.stack(list(pixels))
-
-    def prefix(self, embedding: Tensor) -> Tensor:
-        return embedding
-
-    def decode(self, prefix: Tensor, options: object, *, embedding: Tensor) -> list[list[Caption]]:
-        return [[Caption(str(int(width)), 0.0)] for width in prefix]
+    def caption_pixels(self, pixels: Sequence[Tensor], options: object) -> list[list[Caption]]:
+        if pixels:
+            self.batches.append(len(pixels))
+        return [[Caption(str(int(width)), 0.0)] for width in pixels]
 
 
 def run(paths: Any, captioner: Any, batch_size: int) -> Iterator[tuple[Path, str | DataError]]:

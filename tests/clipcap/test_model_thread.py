@@ -55,4 +55,4 @@ def test_threads_that_wait_go_to_sleep_soon(program: str, chosen: str | None) ->
         check=True,
         timeout=120,
     )
-    assert f"GOMP_SPINCOUNT = '{chosen or 5000}'" in done.stderr
+    assert f"GOMP_SPINCOUNT = '{chosen or 10000}'" in done.stderr
