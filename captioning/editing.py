@@ -4,6 +4,7 @@ can be taken back, and in any state of the job: an outcome that comes later over
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sqlalchemy import select, update
@@ -14,6 +15,7 @@ from captioning.errors import InvalidOption, JobNotFound
 from captioning.models import Job, looked_up_id
 
 MAX_CHARACTERS = 2000
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def edit(session: Session, job_id: str, text: str | None) -> None:
@@ -39,8 +41,8 @@ def mark_decorative(session: Session, job_id: str, decorative: bool) -> None:
 
 
 def _one_line(text: str) -> str:
-    """A caption goes into an attribute, a cell, a line of a list."""
-    line = " ".join(storable(text).split())
+    """A caption goes into an attribute, a cell, a line of a list, a terminal."""
+    line = " ".join(CONTROL.sub(" ", storable(text)).split())
     if not line:
         raise InvalidOption("A caption cannot be empty; mark the photograph as decorative.")
     if len(line) > MAX_CHARACTERS:

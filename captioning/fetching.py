@@ -38,6 +38,9 @@ def fetch(url: str, *, max_bytes: int, timeout_s: float = TIMEOUT_S) -> Upload:
             if redirect is None:
                 return Upload(unquote(target.path).rsplit("/", 1)[-1] or target.host, data)
             target = outgoing.checked(redirect, target)
+    except (outgoing.NotPublic, outgoing.NoSuchHost) as error:
+        # Which of the two would tell strangers what names there are in our network.
+        raise ImageUrlRefused(f"{target.host} is not a public address.") from error
     except outgoing.Refused as error:
         raise ImageUrlRefused(str(error)) from error
     except outgoing.Unreachable as error:

@@ -29,8 +29,16 @@ class Refused(Exception):
     """We do not go there."""
 
 
+class NotPublic(Refused):
+    """It leads to an address of somebody's own network."""
+
+
 class Unreachable(Exception):
     """Nobody answers there as one should."""
+
+
+class NoSuchHost(Unreachable):
+    """Its name has no address."""
 
 
 def checked(text: str, base: httpx.URL | None = None) -> httpx.URL:
@@ -128,10 +136,10 @@ class _Guarded(httpcore.SyncBackend):
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise Unreachable(f"There is no host {host}.") from error
+            raise NoSuchHost(f"There is no host {host}.") from error
         addresses = [str(sockaddr[0]) for *_, sockaddr in found]
         if not all(allowed(address, self._networks) for address in addresses):
-            raise Refused(f"{host} is not a public address.")
+            raise NotPublic(f"{host} is not a public address.")
         for address in addresses[:-1]:
             try:
                 return self._connect(address, port, socket_options)
@@ -147,7 +155,7 @@ class _Guarded(httpcore.SyncBackend):
         peer = stream.get_extra_info("server_addr")[0]
         if not allowed(peer, self._networks):
             stream.close()
-            raise Refused(f"{peer} is not a public address.")
+            raise NotPublic(f"{peer} is not a public address.")
         return _Timed(stream, self._deadline)
 
 

@@ -29,8 +29,8 @@ __all__ = [
 
 # How often a thread of OpenMP looks for its next piece of work before it sleeps. At libgomp's own
 # 300,000, two processes on the same cores keep each other waiting, and take fifty times as long
-# instead of twice; at this, two and a half times. Alone it costs a tenth of the speed: who has cores
-# to spare may set another. Read when torch is loaded.
+# instead of twice; at this, two and a half times. Alone it costs a tenth of the speed: who has
+# cores to spare may set another. Read when torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 

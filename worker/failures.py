@@ -41,4 +41,5 @@ def judge(error: BaseException) -> Verdict:
             return Verdict(code, str(error) or kind.__name__, retry)
     if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch for it
         return Verdict("out_of_memory", "The device ran out of memory on this image.", True)
-    return Verdict("model_failed", f"{type(error).__name__}: {error}", True)
+    # Its words are of our code and its folders: they are in the log.
+    return Verdict("model_failed", f"The model failed: {type(error).__name__}.", True)

@@ -47,6 +47,8 @@ def test_an_edit_is_one_line_that_every_database_keeps(database: Database) -> No
     (job_id,) = add_jobs(database, 1)
     edit(database, job_id, "  our\r\n dog\t\u2028\0here \ud800 ")
     assert read_job(database, job_id).text == "our dog \ufffdhere ?"
+    edit(database, job_id, "a \x1b[31mred\x07 \x9bdog\x7f")
+    assert read_job(database, job_id).text == "a [31mred dog"
 
 
 @pytest.mark.parametrize("text", ["", " \n", "x" * (editing.MAX_CHARACTERS + 1)])

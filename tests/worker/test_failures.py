@@ -33,3 +33,8 @@ def test_a_job_does_not_say_where_a_part_is() -> None:
     away = StorageUnavailable("Error performing GET http://minio:9000/images")
     away.__cause__ = OSError()
     assert judge(away).message == "The image store cannot be reached."
+
+
+def test_a_job_does_not_quote_what_went_wrong_in_the_model() -> None:
+    error = FileNotFoundError(2, "No such file", "/srv/models/secret/weights")
+    assert judge(error).message == "The model failed: FileNotFoundError."
