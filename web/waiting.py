@@ -38,8 +38,6 @@ class Seats:
 
         Raises: JobNotFound.
         """
-        if timeout_s <= 0:
-            return
         with self.taken() as seated:
             if seated:
                 job.wait(timeout_s=timeout_s)
@@ -52,4 +50,5 @@ def seats() -> Seats:
 
 def wait_for(job_id: str, timeout_s: float) -> None:
     """Raises: JobNotFound."""
-    seats().wait(JobHandle(queue(), job_id), timeout_s)
+    if timeout_s > 0:
+        seats().wait(JobHandle(queue(), job_id), timeout_s)
