@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 from werkzeug.serving import make_server
+from werkzeug.wsgi import ClosingIterator
 
 from captioning.queue import Queue
 from captioning.settings import Settings
 from tests import servers
 from tests.web.outcomes import start_worker
 from web import create_app
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 CHROMIUM_OPTIONS = [
     "--no-sandbox",  # tests may run as root in a container
@@ -98,11 +104,21 @@ def queue(settings: Settings) -> Iterator[Queue]:
     queue.close()
 
 
+def _read_whole(app: WSGIApplication) -> WSGIApplication:
+    """Werkzeug's server leaves a file open where the browser has gone before it is sent."""
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        with closing(ClosingIterator(app(environ, start_response))) as body:
+            return [b"".join(body)]
+
+    return answer
+
+
 @pytest.fixture
 def site(settings: Settings, queue: Queue) -> Iterator[str]:
     """The address of the running site."""
     app = create_app(settings)
-    server = make_server("127.0.0.1", 0, app, threaded=True)
+    server = make_server("127.0.0.1", 0, _read_whole(app), threaded=True)
     serving = threading.Thread(target=server.serve_forever)
     serving.start()
     yield f"http://127.0.0.1:{server.server_port}"
