@@ -37,7 +37,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.orm.interfaces import ORMOption
-from sqlalchemy.pool import NullPool
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -208,16 +207,16 @@ def make_engine(
 
 
 def _make_glancing_engine(url: str | URL) -> Engine:
-    """One on which nothing is begun or pinged: a glance that is not answered is asked again
-    elsewhere. Glances keep its connections."""
+    """One on which nothing is begun or pinged, and nobody waits for a connection: a glance that is
+    not answered is asked again elsewhere."""
     if make_url(url).get_backend_name() == "sqlite":
-        engine = create_engine(url, poolclass=NullPool)
+        engine = create_engine(url, pool_timeout=0)
         _prepare_sqlite(engine, foreign_keys=True)
         return engine
     engine = create_engine(
         url,
         isolation_level="AUTOCOMMIT",
-        poolclass=NullPool,
+        pool_timeout=0,
         connect_args={"connect_timeout": CONNECT_TIMEOUT_S},
     )
     _be_patient(engine, SILENCE_S)

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Engine, PoolProxiedConnection, Select
 from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.exc import TimeoutError as NoneFree
 
 Row = tuple[Any, ...]
 FLOAT8 = 701
@@ -27,8 +28,8 @@ class Glances:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        # As many as have glanced at once, each with its connection: to take one from SQLAlchemy's
-        # pool, and a new cursor, is as much work as the rest. The last one used is the warmest.
+        # Taken from the engine's pool and kept: to borrow one each time, with a new cursor, is as
+        # much work as the rest. The last one used is the warmest.
         self._idle: list[tuple[DBAPICursor, PoolProxiedConnection]] = []
         self._prepared: dict[Select[Any], _Prepared] = {}
 
@@ -42,12 +43,12 @@ class Glances:
             prepared = self._prepared[statement] = _Prepared(self._engine, statement)
         try:
             rows = self._fetch(prepared, values)
-        except self._engine.dialect.loaded_dbapi.Error as error:
+        except (self._engine.dialect.loaded_dbapi.Error, NoneFree) as error:
             raise Unanswered from error
         return [prepared.python(row) for row in rows]
 
     def _fetch(self, prepared: _Prepared, values: Mapping[str, Any]) -> Sequence[Row]:
-        """Raises the driver's own errors, that there is no connection to be had among them."""
+        """Raises the driver's own errors; NoneFree, where the pool has no connection left."""
         try:
             cursor, connection = self._idle.pop()
         except IndexError:

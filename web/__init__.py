@@ -88,7 +88,7 @@ def create_app(settings: Settings | None = None) -> APIFlask:
 
 def _limits(settings: Settings) -> dict[str, Any]:
     return {
-        "MAX_CONTENT_LENGTH": settings.max_upload_bytes,
+        "MAX_CONTENT_LENGTH": min(intake.WITHOUT_FILES_MAX_BYTES, settings.max_upload_bytes),
         "MAX_FORM_MEMORY_SIZE": intake.WITHOUT_FILES_MAX_BYTES,
         # Room for one upload that is too large by its count of files, so that it is told so.
         "MAX_FORM_PARTS": settings.max_images_per_upload * 2 + 50,

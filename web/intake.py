@@ -8,7 +8,6 @@ from threading import BoundedSemaphore
 from typing import Any
 
 from apiflask import APIFlask
-from flask import Request as FlaskRequest
 from flask import current_app, request
 from flask.json.provider import DefaultJSONProvider
 from werkzeug.datastructures import FileStorage
@@ -16,7 +15,7 @@ from werkzeug.datastructures import FileStorage
 from captioning import fetching
 from captioning.errors import Unavailable
 from captioning.queue import Upload
-from web.current import queue
+from web.current import queue, whole_queue
 
 WITHOUT_FILES_MAX_BYTES = 100_000
 
@@ -32,21 +31,18 @@ class Json(DefaultJSONProvider):
             raise ValueError("It lies too deep.") from error
 
 
-class Request(FlaskRequest):
-    @property  # type: ignore[misc]  # nobody sets it
-    def max_content_length(self) -> int | None:  # type: ignore[override]
-        """JSON is read at once, and no other thread runs meanwhile: 3 MB of it may take seconds."""
-        whole = super().max_content_length
-        if self.mimetype == "multipart/form-data":
-            return whole
-        return min(whole or WITHOUT_FILES_MAX_BYTES, WITHOUT_FILES_MAX_BYTES)
-
-
 def init_app(app: APIFlask) -> None:
-    app.request_class = Request
+    app.before_request(_expect_files)
     # A slow site holds the thread that fetches from it: most of them stay free for others.
     threads = app.extensions["captioning"].settings.web_threads
     app.extensions["captioning.fetching"] = BoundedSemaphore(max(threads // 4, 1))
+
+
+def _expect_files() -> None:
+    """All else is short, as the application's limits say: JSON is read at once, and no other
+    thread runs meanwhile; 3 MB of it may take seconds."""
+    if request.mimetype == "multipart/form-data":
+        request.max_content_length = whole_queue().settings.max_upload_bytes
 
 
 def sent_files(field: str) -> list[FileStorage]:

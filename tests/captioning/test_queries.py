@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, insert, text, update
+from sqlalchemy.exc import TimeoutError as NoneFree
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
 
 from captioning import finding, forecast, jobs, queries, workers
 from captioning.access import EVERYBODY, STRANGER, Caller
@@ -131,6 +133,24 @@ def test_glances_at_once_have_a_connection_each_and_keep_it(database: Database) 
         assert set(pool.map(glance, range(4))) == {job_id}
         assert set(pool.map(glance, range(4))) == {job_id}
     assert 1 <= len(opened) <= 4
+
+
+def test_a_glance_for_which_there_is_no_connection_is_asked_as_anything_else(
+    database: Database,
+) -> None:
+    """A server of many threads may not have as many connections to the database."""
+    (job_id,) = add_jobs(database, 1)
+    pool = database._glances._engine.pool
+    assert isinstance(pool, QueuePool)
+    held = [pool.connect() for _ in range(15)]  # as many as docs/operations.md counts on
+    with pytest.raises(NoneFree):
+        pool.connect()
+    assert queries.read_job(database, job_id, EVERYBODY).id == job_id
+    assert database._glances._idle == []
+    for connection in held:
+        connection.close()
+    assert queries.read_job(database, job_id, EVERYBODY).id == job_id
+    assert len(database._glances._idle) == 1
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
