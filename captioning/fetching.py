@@ -40,7 +40,7 @@ def fetch(url: str, *, max_bytes: int, timeout_s: float = TIMEOUT_S) -> Upload:
             target = outgoing.checked(redirect, target)
     except (outgoing.NotPublic, outgoing.NoSuchHost) as error:
         # Which of the two would tell strangers what names there are in our network.
-        raise ImageUrlRefused(f"{target.host} is not a public address.") from error
+        raise ImageUrlRefused(f"{target.host} leads to no public address.") from error
     except outgoing.Refused as error:
         raise ImageUrlRefused(str(error)) from error
     except outgoing.Unreachable as error:

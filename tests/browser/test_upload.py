@@ -172,7 +172,7 @@ def test_an_address_alone_is_enough(page: Page, site: str) -> None:
     expect(page.locator("#say")).to_have_text("Choose at least one photograph first.")
     page.locator("#image_url").fill(f"{site}/samples/cat.jpg")
     page.get_by_role("button", name="Caption", exact=True).click()
-    expect(page.get_by_role("alert")).to_contain_text("is not a public address")
+    expect(page.get_by_role("alert")).to_contain_text("leads to no public address")
 
 
 def holiday(tmp_path: Path, photographs: list[Path]) -> Path:
