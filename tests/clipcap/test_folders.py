@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clipcap import Caption, DataError
+from clipcap import Caption, Captioner, DataError
 from clipcap.files import caption_files
 from clipcap.folders import find_photos
 
@@ -97,8 +97,7 @@ class StandIn:
             self.alive -= 1
 
     def caption_pixels(self, pixels: Sequence[Tensor], options: object) -> list[list[Caption]]:
-        if pixels:
-            self.batches.append(len(pixels))
+        self.batches.append(len(pixels))
         return [[Caption(str(int(width)), 0.0)] for width in pixels]
 
 
@@ -127,11 +126,16 @@ def test_captions_come_in_order_in_batches_with_failures_between(tmp_path: Path)
     assert captioner.batches == [4, 3, 2]
 
 
-def test_a_batch_of_failures_asks_nothing_of_the_model(tmp_path: Path) -> None:
-    captioner = StandIn()
+def test_a_batch_of_failures_asks_nothing_of_the_model(
+    captioner: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode(pixels: object) -> Tensor:
+        raise AssertionError("there is nothing to encode")
+
+    monkeypatch.setattr(captioner, "encode", encode)
     found = list(run([tmp_path / "a.png", tmp_path / "b.png"], captioner, 2))
+    assert len(found) == 2
     assert all(isinstance(text, DataError) for _, text in found)
-    assert captioner.batches == []
 
 
 def test_what_is_held_does_not_grow_with_the_folder(tmp_path: Path) -> None:
