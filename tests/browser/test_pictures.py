@@ -59,12 +59,13 @@ def hand_in(queue: Queue, key: str) -> tuple[str, str]:
     batch = anna.submit_many(uploads, anna.options(None, "beam", 3))
     held = claim(queue, len(uploads) - 1)
     with Captioner.load("bundled") as captioner:
-        photographs = [Image.open(io.BytesIO(upload.data)) for upload in uploads]
+        stored = [queue.storage.get(job.image_key) for job in held.jobs]  # what a worker reads
+        photographs = [Image.open(io.BytesIO(data)) for data in stored]
         found = captioner.caption(photographs, captioner.defaults.override(num_captions=3))
         revision = captioner.revision
     texts = {
         job.id: [CaptionText(each.text, each.mean_log_probability) for each in candidates]
-        for job, candidates in zip(held.jobs, found, strict=False)
+        for job, candidates in zip(held.jobs, found, strict=True)
     }
     with queue.database.write() as session:
         jobs.succeed(session, held.token, texts, model_revision=revision)
