@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select, text, update
-from sqlalchemy.exc import IntegrityError, StatementError
+from sqlalchemy import Integer, func, literal_column, select, table, text, update
+from sqlalchemy.exc import IntegrityError, ProgrammingError, StatementError
 
 from captioning.database import Database, db_now
 from captioning.errors import DatabaseUnavailable
@@ -256,6 +256,37 @@ def test_a_postgresql_that_has_fallen_silent_is_unavailable_until_it_speaks(
             ask()  # by the one that there is
         network.heal()
         ask()
+        database.close()
+
+
+def test_a_glance_at_a_postgresql_that_has_fallen_silent_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("captioning.database.CONNECT_TIMEOUT_S", 2)
+    monkeypatch.setattr("captioning.database.SILENCE_S", 1)
+    network = Proxy(postgresql().socket)
+    one = select(literal_column("1", Integer))
+    with postgresql().database() as url, closing(network):
+        database = Database(f"{url.partition('?')[0]}?host=127.0.0.1&port={network.port}")
+        assert database.glance(one, {}) == [(1,)]
+        network.swallow()
+        for _ in range(2):  # by the connection that there is, and by a new one
+            with pytest.raises(DatabaseUnavailable):
+                database.glance(one, {})
+        network.heal()
+        assert database.glance(one, {}) == [(1,)]
+        database.close()
+
+
+def test_a_glance_that_postgresql_refuses_is_told_why() -> None:
+    with postgresql().database() as url:
+        database = Database(url)
+        for _ in range(2):
+            with pytest.raises(ProgrammingError, match="no_such_table"):
+                database.glance(
+                    select(literal_column("1", Integer)).select_from(table("no_such_table")), {}
+                )
+        assert database.glance(select(literal_column("1", Integer)), {}) == [(1,)]
         database.close()
 
 
