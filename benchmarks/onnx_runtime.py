@@ -15,7 +15,8 @@ from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.timing import side_by_side
-from clipcap.gpt2 import GPT2, KeyValues
+from clipcap.gpt2 import GPT2
+from clipcap.key_values import KeyValues
 from clipcap.precision import possible_modes
 
 READ = 18
@@ -125,7 +126,7 @@ class _Still(KeyValues):
     """Reads the same position again and again."""
 
     def placed(self, positions: Tensor, new: int) -> Tensor:
-        self._length = min(self._length, READ)
+        self._length = self._used = min(self._length, READ)
         return super().placed(positions, new)
 
 

@@ -9,10 +9,8 @@ Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -21,8 +19,6 @@ from clipcap.largest import largest
 from clipcap.linear import linear
 from clipcap.precision import Mode
 
-ACTIVATIONS = {"gelu_new": partial(functional.gelu, approximate="tanh")}
-"""Those that torch has as one operation, beside transformers' own."""
 SHARPENED = 32
 """How many logits of a row are computed again. A step of beam search considers at most 20 with
 the usual five beams and three stop tokens."""
@@ -74,71 +70,16 @@ class Cache(Protocol):
     """What rows have read, as the network sees it while it reads on."""
 
     mask: Tensor | None
-    """Of bool, for positions that have not been read, where `keep` gives such."""
+    """For attention, where `keep` gives positions that not every row has read."""
 
     def placed(self, positions: Tensor, new: int) -> Tensor:
-        """Of the vectors of all positions, those of the next ones: `(new, E)`."""
+        """Of the vectors of all positions, those of the next ones of each row: `(new, E)`."""
 
     def keep(self, layer: int, keys_values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add those of a layer and give back all that it has.
+        """Add those of a layer and give back all that it has, of G groups of rows.
 
-        Shapes: `(N, T, 2·E)` → twice `(N, T of all, E)`.
+        Shapes: `(N, T, 2·E)` → twice `(G, S, E)`.
         """
-
-
-class KeyValues:
-    """The keys and values of what each row has read. Position comes first, so that what beams
-    do not share is one block.
-
-    Shapes: `(S, L, 2, N, E)`.
-    """
-
-    mask: Tensor | None = None
-
-    def __init__(self, config: GPT2Config, prefix: Tensor, longest: int) -> None:
-        rows, self._shared, width = prefix.shape
-        self._store = prefix.new_empty(longest, config.n_layer, 2, rows, width, dtype=torch.float32)
-        self._other: Tensor | None = None  # of the same shape, with the same prefixes
-        self._images = torch.arange(rows, device=prefix.device)
-        self._length = 0
-
-    @property
-    def read(self) -> Tensor:
-        """Shapes: `(T of all, L, 2, N, E)`."""
-        return self._store[: self._length]
-
-    def placed(self, positions: Tensor, new: int) -> Tensor:
-        self._length += new
-        return positions[self._length - new : self._length]
-
-    def keep(self, layer: int, keys_values: Tensor) -> tuple[Tensor, Tensor]:
-        first = self._length - keys_values.shape[1]
-        self._store[first : self._length, layer] = by_position(keys_values)
-        keys, values = self.read[:, layer].permute(1, 2, 0, 3)  # (2, N, T, E)
-        return keys, values
-
-    def select(self, rows: Tensor) -> None:
-        """Go on with these rows, some perhaps more than once. Shapes: `(M,)`."""
-        images = self._images[rows]
-        if not torch.equal(images, self._images):
-            S, L, two, _, E = self._store.shape
-            store = self._store.new_empty(S, L, two, len(rows), E)
-            torch.index_select(self.read, 3, rows, out=store[: self._length])
-            self._store, self._other, self._images = store, None, images
-            return
-        if self._other is None:
-            self._other = torch.empty_like(self._store)
-            self._other[: self._shared] = self._store[: self._shared]
-        # Prefixes stay where they are, and the rest goes to and fro between two stores: fresh
-        # memory for each step would cost more than the copy.
-        unshared = slice(self._shared, self._length)
-        torch.index_select(self._store[unshared], 3, rows, out=self._other[unshared])
-        self._store, self._other = self._other, self._store
-
-
-def by_position(keys_values: Tensor) -> Tensor:
-    """Shapes: `(N, T, 2·E)` → `(T, 2, N, E)`."""
-    return keys_values.view(*keys_values.shape[:2], 2, -1).permute(1, 2, 0, 3)
 
 
 class _Layer:
@@ -146,9 +87,10 @@ class _Layer:
         self._norm_1, self._norm_2 = _norm(block.ln_1), _norm(block.ln_2)
         self._queries_keys_values = _transposed(block.attn.c_attn, mode)
         self._project = _transposed(block.attn.c_proj, mode)
-        self._widen = _transposed(block.mlp.c_fc, mode)
+        gelu = config.activation_function == "gelu_new"
+        self._widen = _transposed(block.mlp.c_fc, mode, gelu=gelu)
+        self._activation = None if gelu else block.mlp.act
         self._narrow = _transposed(block.mlp.c_proj, mode)
-        self._activation = ACTIVATIONS.get(config.activation_function) or block.mlp.act
         self._heads = config.n_head
         self._scale = (config.n_embd // config.n_head) ** -0.5 if config.scale_attn_weights else 1.0
         if config.scale_attn_by_inverse_layer_idx:
@@ -158,7 +100,9 @@ class _Layer:
     def __call__(self, x: Tensor, cache: Cache) -> Tensor:
         """Shapes: `(N, T, E)` → `(N, T, E)`."""
         x = x + self._attend(self._norm_1(x), cache)
-        widened: Tensor = self._activation(self._widen(self._norm_2(x)))
+        widened: Tensor = self._widen(self._norm_2(x))
+        if self._activation is not None:
+            widened = self._activation(widened)
         narrowed: Tensor = self._narrow(widened)
         return x + narrowed
 
@@ -166,8 +110,9 @@ class _Layer:
         N, T, E = x.shape
         queries, keys_values = self._queries_keys_values(x).split([E, 2 * E], dim=-1)
         keys, values = cache.keep(self._index, keys_values)
+        queries = queries.reshape(len(keys), -1, E)  # (G, N·T/G, E)
         queries, keys, values = (
-            each.unflatten(-1, (self._heads, -1)).transpose(1, 2)  # (N, H, positions, E/H)
+            each.unflatten(-1, (self._heads, -1)).transpose(1, 2)  # (G, H, positions, E/H)
             for each in (queries, keys, values)
         )
         read = functional.scaled_dot_product_attention(
@@ -177,9 +122,9 @@ class _Layer:
         return projected
 
 
-def _transposed(conv: Any, mode: Mode) -> nn.Module:
+def _transposed(conv: Any, mode: Mode, *, gelu: bool = False) -> nn.Module:
     """GPT-2 stores its matrices as `(in, out)`."""
-    return linear(conv.weight.t(), conv.bias, mode)
+    return linear(conv.weight.t(), conv.bias, mode, gelu=gelu)
 
 
 def _norm(norm: Any) -> Callable[[Tensor], Tensor]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from clipcap.gpt2 import GPT2, KeyValues, by_position
+from clipcap.gpt2 import GPT2
 from clipcap.precision import Mode
 
 FEWEST_ROWS = 8
@@ -47,7 +47,8 @@ class FixedKeyValues:
 
     def keep(self, layer: int, keys_values: Tensor) -> tuple[Tensor, Tensor]:
         of_layer = self.store[:, layer]
-        of_layer.index_copy_(0, self.position, by_position(keys_values))
+        new = keys_values.view(*keys_values.shape[:2], 2, -1).permute(1, 2, 0, 3)  # (1, 2, N, E)
+        of_layer.index_copy_(0, self.position, new)
         keys, values = of_layer.permute(1, 2, 0, 3)  # (2, N, S, E)
         return keys, values
 
@@ -61,11 +62,11 @@ class RecordedStep:
         self._length = 0
         self._run = _record(lambda: model(model.embed(self._tokens), self._cache), device)
 
-    def go_on_from(self, read: KeyValues) -> None:
-        """Take over what has been read elsewhere."""
-        self._length, *_, rows, _ = read.read.shape
+    def go_on_from(self, read: Tensor) -> None:
+        """Take over what rows have read elsewhere. Shapes: `(L, 2, M, T, E)`."""
+        rows, self._length = read.shape[2:4]
         self._cache.store.zero_()
-        self._cache.store[: self._length, ..., :rows, :] = read.read
+        self._cache.store[: self._length, ..., :rows, :] = read.permute(3, 0, 1, 2, 4)
 
     def step(self, tokens: Tensor) -> Tensor:
         """Shapes: `(M,)`, the first M rows → logits `(M, V)`, to be overwritten by the next."""

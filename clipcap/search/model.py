@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, GPT2LMHeadModel
 
-from clipcap.gpt2 import GPT2, KeyValues
+from clipcap.gpt2 import GPT2
+from clipcap.key_values import KeyValues
 from clipcap.recorded import RecordedGPT2, RecordedStep
 
 Model = GPT2 | GPT2LMHeadModel
@@ -66,9 +67,8 @@ class _RecordedReading(_OurReading):
 
     def step(self, rows: Tensor, tokens: Tensor) -> Tensor:
         if self._step is None:
-            self._cache.select(rows)
             self._step = self._recorded(len(rows), self._longest, rows.device)
-            self._step.go_on_from(self._cache)
+            self._step.go_on_from(self._cache.read[:, :, rows])
         else:
             self._step.select(rows)
         return torch.log_softmax(self._step.step(tokens), dim=-1)

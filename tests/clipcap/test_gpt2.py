@@ -45,13 +45,23 @@ def network(**chosen: Any) -> GPT2LMHeadModel:
 @torch.inference_mode()
 def test_it_says_what_transformers_says(chosen: dict[str, Any]) -> None:
     model = network(**chosen)
-    theirs, ours = begin(model, 6), begin(GPT2(model), 6)
+    theirs, ours = begin(model, 12), begin(GPT2(model), 12)
     prefix = torch.randn(3, 5, WIDTH)
     torch.testing.assert_close(
         ours.read_prefix(prefix), theirs.read_prefix(prefix), atol=1e-4, rtol=0
     )
-    # Each image to two rows; they change places, one within its image; an image leaves; all stay.
-    for rows in ([0, 0, 1, 1, 2, 2], [1, 0, 3, 3, 4, 5], [0, 1, 5, 4], [1, 1, 2, 3], [0, 1, 2, 3]):
+    for rows in (
+        [0, 0, 1, 1, 2, 2],  # each image to two rows
+        [1, 0, 3, 3, 4, 5],  # they change places, one within its image
+        [0, 1, 5, 4],  # an image leaves
+        [1, 1, 2, 3],
+        [0, 1, 2, 3],  # all stay
+        [1, 2, 2],  # not as many rows of each any more
+        [2, 0, 1],
+        [0, 0, 1, 1, 2, 2],  # as many again
+        [4] * 20,  # so many that each is read on alone
+        [19, 0],
+    ):
         selected, tokens = torch.tensor(rows), torch.randint(SIZE, (len(rows),))
         torch.testing.assert_close(
             ours.step(selected, tokens), theirs.step(selected, tokens), atol=1e-4, rtol=0
