@@ -8,10 +8,12 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from clipcap.norms import fold_norms, fold_norms_in_training
+from clipcap.norms import _Activated, fold_norms, fold_norms_in_training
+from clipcap.precision import can_pack
 
-TOWERS = ["test_efficientnet", "tf_efficientnet_lite2", "efficientnet_es"]
-"""A small one, the bundled model's with its "same" padding, and one with another kind of block."""
+TOWERS = ["test_efficientnet", "tf_efficientnet_lite2", "efficientnet_es", "efficientnet_blur_b0"]
+"""A small one, the bundled model's with its "same" padding, one with another kind of block, and one
+with something between norms and convolutions."""
 
 
 def tower_with_statistics(name: str) -> nn.Module:
@@ -36,9 +38,12 @@ def test_a_folded_tower_sees_the_same_without_norms(name: str) -> None:
     pixels = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         seen = tower(pixels)
-        assert norms_of(tower) > 0
+        norms = norms_of(tower)
+        assert norms > 0
         fold_norms(tower)
         assert norms_of(tower) == 0
+        activated = [module for module in tower.modules() if isinstance(module, _Activated)]
+        assert len(activated) == (norms if can_pack() else 0)
         torch.testing.assert_close(tower(pixels), seen, rtol=1e-3, atol=1e-4)
 
 
@@ -54,6 +59,17 @@ def test_folded_in_training_it_learns_and_is_stored_as_it_was(name: str) -> None
     torch.testing.assert_close(folded(pixels), tower(pixels))
     for (key, ours), theirs in zip(folded.named_parameters(), tower.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, msg=key)
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_a_folded_tower_sees_nearly_the_same_in_bf16(name: str) -> None:
+    tower = tower_with_statistics(name)
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        seen = tower(pixels)
+        fold_norms(tower)
+        coarsely = tower.bfloat16()(pixels.bfloat16()).float()
+        assert torch.nn.functional.cosine_similarity(coarsely, seen).min() > 0.99
 
 
 def test_other_towers_are_left_alone() -> None:
