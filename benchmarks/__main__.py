@@ -12,7 +12,6 @@ import torch
 
 from benchmarks import decoding, end_to_end
 from clipcap import Captioner
-from clipcap.allocation import keep_freed_memory
 from clipcap.model_thread import model_thread
 
 ROUNDS = 5
@@ -34,8 +33,6 @@ def _measured(device: torch.device) -> list[str]:
     """The lines of the results."""
     on_gpu = device.type == "cuda"
     cases = decoding.GPU_CASES if on_gpu else decoding.CPU_CASES
-    decoded = decoding.measure(ROUNDS, device, cases)
-    keep_freed_memory()  # as every program of ours does, but not those that were compared
     captioner = Captioner.load("bundled", device)
     return [
         f"# {datetime.now(UTC):%Y-%m-%d}, {_chip(device)}, torch {torch.__version__}",
@@ -43,7 +40,7 @@ def _measured(device: torch.device) -> list[str]:
         f"## {_title(decoding.__doc__)}",
         "",
         decoding.HEADER,
-        *map(str, decoded),
+        *map(str, decoding.measure(ROUNDS, device, cases)),
         "",
         f"## {_title(end_to_end.__doc__)}",
         "",

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from clipcap.allocation import keep_freed_memory
 from clipcap.commands.caption import caption
 from clipcap.commands.convert import convert
 from clipcap.commands.data import data
@@ -33,7 +32,6 @@ class OneLineErrors(click.Group):
 @click.version_option(package_name="captioning")
 def main() -> None:
     """Caption photographs with ClipCap, train a captioner of your own, measure it."""
-    keep_freed_memory()
 
 
 for command in (caption, convert, data, evaluate, info, train):

@@ -10,7 +10,6 @@ from captioning.migrate import require_current
 from captioning.queue import Queue
 from captioning.settings import load_settings
 from clipcap import ClipCapError
-from clipcap.allocation import keep_freed_memory
 from worker import models
 from worker.app import make_app, run
 from worker.pulse import Pulse
@@ -23,7 +22,6 @@ def main() -> int:
         logs.configure(settings.log_format)
         queue = Queue(settings)
         require_current(queue.database)
-        keep_freed_memory()
         station = Station(queue, models.load(settings.models))
         if settings.worker_metrics_port:
             metrics.serve(station.metrics.registry, settings.host, settings.worker_metrics_port)
