@@ -4,7 +4,9 @@ and its ping of the connection before, take several times as long as the databas
 
 from __future__ import annotations
 
+import hashlib
 import select
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -75,7 +77,7 @@ class Glances:
 
 
 class _Prepared:
-    """A statement as the driver takes it, and how its columns become Python's values."""
+    """A statement as the driver takes it, and what SQLAlchemy makes of what the driver gives."""
 
     def __init__(self, engine: Engine, statement: Select[Any]) -> None:
         dialect = engine.dialect
@@ -86,9 +88,8 @@ class _Prepared:
         self._fixed = compiled.params
         self._places: Sequence[str] = getattr(compiled, "positiontup", None) or ()
         types = [column.type.dialect_impl(engine.dialect) for column in statement.selected_columns]
-        self._makers = [type_.result_processor(engine.dialect, FLOAT8) for type_ in types]
-        self.loaders: Sequence[Callable[[bytes], Any]] = ()
-        """The driver's own part of making a column's values, where an asker leaves it to us."""
+        makers = [type_.result_processor(engine.dialect, FLOAT8) for type_ in types]
+        self._makers = [(place, make) for place, make in enumerate(makers) if make]
         # Who asks again is mostly told what it was told before.
         self.python = lru_cache(maxsize=1024)(self._python)
 
@@ -97,13 +98,9 @@ class _Prepared:
         return [bound[name] for name in self._places]
 
     def _python(self, row: Row) -> Row:
-        values: list[Any] = list(row)
-        for place, load in enumerate(self.loaders):
-            if values[place] is not None:
-                values[place] = load(values[place])
-        for place, make in enumerate(self._makers):
-            if make:
-                values[place] = make(values[place])
+        values = list(row)
+        for place, make in self._makers:
+            values[place] = make(values[place])
         return tuple(values)
 
 
@@ -113,7 +110,7 @@ class _Asker(Protocol):
     connection: PoolProxiedConnection
 
     def fetch(self, prepared: _Prepared, values: Sequence[Any]) -> Sequence[Row]:
-        """Raises: Unanswered, the driver's own errors."""
+        """The rows as the driver gives them. Raises: Unanswered, the driver's own errors."""
 
 
 class _CursorAsker:
@@ -137,46 +134,44 @@ class _LibpqAsker:
         self.connection = connection
         driver: PatientConnection = connection.driver_connection  # type: ignore[assignment]
         self._libpq = driver.pgconn
-        self._silence_ms = 1000 * driver.ping_patience_s
+        self._silence_s = driver.ping_patience_s
         self._readable = select.poll()
         self._readable.register(self._libpq.socket, select.POLLIN)
         self._transformer = Transformer(driver)
         self._as_text, self._written = PyFormat.TEXT, pq.Format.TEXT
         self._well = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
-        self._names: dict[_Prepared, bytes] = {}
+        self._planned: dict[_Prepared, _Planned] = {}
 
     def fetch(self, prepared: _Prepared, values: Sequence[Any]) -> Sequence[Row]:
-        """The rows as PostgreSQL writes them."""
+        planned = self._planned.get(prepared)
+        if planned is None:
+            planned = self._planned[prepared] = _Planned(prepared.sql.encode())
+            self._libpq.send_prepare(planned.name, planned.sql)
+            self._answer()
         written = self._transformer.dump_sequence(values, [self._as_text] * len(values))
-        self._libpq.send_query_prepared(self._name(prepared), written)
+        self._libpq.send_query_prepared(planned.name, written)
         answer = self._answer()
         columns = range(answer.nfields)
-        if not prepared.loaders:
-            prepared.loaders = [
+        if not planned.loaders:
+            planned.loaders = [
                 self._transformer.get_loader(answer.ftype(column), self._written).load
                 for column in columns
             ]
         value = answer.get_value
-        return [tuple([value(row, column) for column in columns]) for row in range(answer.ntuples)]
-
-    def _name(self, prepared: _Prepared) -> bytes:
-        """What the statement is called on this connection, which has read and planned it."""
-        name = self._names.get(prepared)
-        if name is None:
-            name = b"glance_%d" % len(self._names)
-            self._libpq.send_prepare(name, prepared.sql.encode())
-            self._answer()
-            self._names[prepared] = name
-        return name
+        return [
+            planned.driver_row(tuple([value(row, column) for column in columns]))
+            for row in range(answer.ntuples)
+        ]
 
     def _answer(self) -> PGresult:
         """To what has been sent. Raises: Unanswered, psycopg's own errors."""
         if self._libpq.flush():  # it is so short that it has been sent at once
             raise Unanswered
-        last = None
+        deadline, last = time.monotonic() + self._silence_s, None
         while True:
             while self._libpq.is_busy():
-                if not self._readable.poll(self._silence_ms):
+                left_s = deadline - time.monotonic()
+                if left_s <= 0 or not self._readable.poll(1000 * left_s):
                     raise Unanswered
                 self._libpq.consume_input()
             answer = self._libpq.get_result()
@@ -186,3 +181,22 @@ class _LibpqAsker:
         if last is None or last.status not in self._well:
             raise Unanswered
         return last
+
+
+class _Planned:
+    """A statement on a connection that has read it. As long as it stands there, its columns have
+    the types that they had: where one has another now, PostgreSQL refuses it."""
+
+    def __init__(self, sql: bytes) -> None:
+        self.sql = sql
+        # Nobody else's, should a proxy lend one connection of the server's to several of ours.
+        self.name = b"glance_" + hashlib.sha256(sql).hexdigest()[:16].encode()
+        self.loaders: Sequence[Callable[[bytes], Any]] = ()
+        """psycopg's, of each column."""
+        self.driver_row = lru_cache(maxsize=1024)(self._driver_row)  # as with `python` above
+
+    def _driver_row(self, written: Row) -> Row:
+        return tuple(
+            None if value is None else load(value)
+            for load, value in zip(self.loaders, written, strict=True)
+        )

@@ -20,7 +20,7 @@ more work than copying."""
 
 
 class KeyValues:
-    """Rows belong together as long as each image has as many, and few; else each is a group.
+    """The rows of an image belong together where they are beams, and few; else each is a group.
 
     Shapes: prefix `(B, K, E)`.
     """
@@ -29,9 +29,13 @@ class KeyValues:
     """To be added to the scores of a group's positions, `(G, 1, W, S)`: 0, or -inf where a row
     has not come by."""
 
-    def __init__(self, config: GPT2Config, prefix: Tensor, longest: int) -> None:
-        """`longest`: K, and the tokens that will be read after it."""
+    def __init__(
+        self, config: GPT2Config, prefix: Tensor, longest: int, *, beams: bool = False
+    ) -> None:
+        """`longest`: K, and the tokens that will be read after it. `beams`: whether each image will
+        always have as many rows as any other, one after the other."""
         groups, _, width = prefix.shape
+        self._beams = beams
         self._longest = longest
         self._store = prefix.new_empty(
             config.n_layer, 2, groups, longest, width, dtype=torch.float32
@@ -72,8 +76,11 @@ class KeyValues:
     def select(self, rows: Tensor) -> None:
         """Go on with these rows, some perhaps more than once. Shapes: `(N,)`."""
         groups = rows // self._rows_each
-        rows_each = _rows_each(groups)
-        if 1 < rows_each <= WIDEST:
+        # By what one image is known to have, or a caption would depend on those beside it.
+        rows_each = int((groups == groups[0]).sum()) if self._beams else 1
+        if rows_each > WIDEST:
+            self._beams = False
+        if self._beams:
             self._select_together(rows, groups[::rows_each], rows_each)
         else:
             self._select_alone(rows)
@@ -109,10 +116,3 @@ class KeyValues:
         layers, two, groups, length, width = read.shape
         self._store = self._store.new_empty(layers, two, groups, room, width)
         self._store[..., :length, :] = read
-
-
-def _rows_each(groups: Tensor) -> int:
-    """How often each group comes, one after the other; 1 where they differ in that."""
-    counts = torch.unique_consecutive(groups, return_counts=True)[1]
-    each = int(counts[0])
-    return each if bool((counts == each).all()) else 1

@@ -1,5 +1,5 @@
-"""Work in parts that the device's memory has room for. What the largest are is found out by
-running out of memory, once."""
+"""Work in parts that the device's memory has room for. What the largest are, where nobody has
+said, is found out by running out of memory, once."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Result = TypeVar("Result")
 class Room:
     """How many items one kind of work may take at once."""
 
-    def __init__(self) -> None:
-        self.limit: int | None = None
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = limit
 
     def run(self, work: Callable[[slice], Result], items: int) -> list[Result]:
         """The results of all parts, in order. A part for which the memory does not suffice is

@@ -30,23 +30,25 @@ class Reading(Protocol):
         """
 
 
-def begin(model: Model, max_tokens: int) -> Reading:
-    """The last of `max_tokens` is never read."""
+def begin(model: Model, max_tokens: int, *, beams: bool = False) -> Reading:
+    """The last of `max_tokens` is never read. With `beams` each image has as many rows as any
+    other at each step, one after the other."""
     if isinstance(model, RecordedGPT2):
         return _RecordedReading(model, max_tokens)
     if isinstance(model, GPT2):
-        return _OurReading(model, max_tokens)
+        return _OurReading(model, max_tokens, beams=beams)
     return _TheirReading(model)
 
 
 class _OurReading:
-    def __init__(self, model: GPT2, max_tokens: int) -> None:
+    def __init__(self, model: GPT2, max_tokens: int, *, beams: bool = False) -> None:
         self._model = model
         self._max_tokens = max_tokens
+        self._beams = beams
 
     def read_prefix(self, prefix: Tensor) -> Tensor:
         self._longest = prefix.shape[1] + self._max_tokens - 1
-        self._cache = KeyValues(self._model.config, prefix, self._longest)
+        self._cache = KeyValues(self._model.config, prefix, self._longest, beams=self._beams)
         return self._read(prefix.float())
 
     def step(self, rows: Tensor, tokens: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def reference_beam(
     model: Model, prefix: Tensor, vocabulary: Vocabulary, options: DecodingOptions
 ) -> list[list[Hypothesis]]:
     """All beams of each image, best first. Shapes: prefix `(B, K, E)`."""
-    cached, stop_id = begin(model, options.max_tokens), vocabulary.stop_id
+    cached, stop_id = begin(model, options.max_tokens, beams=True), vocabulary.stop_id
     width = min(options.beam_size, model.config.vocab_size)
     sums, tokens = cached.read_prefix(prefix).topk(width)  # (B, W)
     lengths = torch.ones_like(sums)

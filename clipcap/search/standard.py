@@ -29,7 +29,7 @@ def standard_beam(
     model: Model, prefix: Tensor, vocabulary: Vocabulary, options: DecodingOptions
 ) -> list[list[Hypothesis]]:
     """Up to `beam_size` candidates for each image, best first. Shapes: prefix `(B, K, E)`."""
-    cached = begin(model, options.max_tokens)
+    cached = begin(model, options.max_tokens, beams=True)
     state = _Search(len(prefix), vocabulary, options)
     state.advance(cached.read_prefix(prefix))
     while state.go_on():

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Integer, func, literal_column, select, table, text, update
-from sqlalchemy.exc import IntegrityError, ProgrammingError, StatementError
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, StatementError
 
-from captioning.database import Database, db_now
+from captioning.database import Database, UtcDateTime, db_now
 from captioning.errors import DatabaseUnavailable
 from captioning.models import Image, Job
 from tests.chaos.proxy import Proxy
@@ -287,6 +287,45 @@ def test_a_glance_that_postgresql_refuses_is_told_why() -> None:
                     select(literal_column("1", Integer)).select_from(table("no_such_table")), {}
                 )
         assert database.glance(select(literal_column("1", Integer)), {}) == [(1,)]
+        database.close()
+
+
+def test_a_glance_sees_what_a_column_has_become() -> None:
+    with postgresql().database() as url:
+        database = Database(url)
+        with database.write() as session:
+            session.execute(text("CREATE TABLE t (x boolean)"))
+            session.execute(text("INSERT INTO t VALUES (true)"))
+        asked = select(literal_column("x")).select_from(table("t"))
+        assert [list(database.glance(asked, {})) for _ in range(2)] == [[(True,)]] * 2
+        with database.write() as session:
+            session.execute(text("ALTER TABLE t ALTER x TYPE text USING 't'"))
+        assert [list(database.glance(asked, {})) for _ in range(3)] == [[("t",)]] * 3
+        database.close()
+
+
+def test_a_glance_at_what_no_value_of_python_is_fails_as_elsewhere() -> None:
+    with postgresql().database() as url:
+        database = Database(url)
+        asked = select(literal_column("'infinity'::timestamptz", UtcDateTime()))
+        for _ in range(2):
+            with pytest.raises(DataError, match="too large"):
+                database.glance(asked, {})
+        database.close()
+
+
+def test_a_glance_that_is_never_quite_silent_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captioning.database.SILENCE_S", 1)
+    talking = """DO $$ BEGIN
+        CREATE FUNCTION talk() RETURNS integer LANGUAGE plpgsql AS $f$ BEGIN
+            FOR i IN 1..40 LOOP PERFORM pg_sleep(0.1); RAISE NOTICE 'still'; END LOOP; RETURN 7;
+        END $f$; END $$"""
+    with postgresql().database() as url:
+        database = Database(url)
+        with database.write() as session:
+            session.execute(text(talking))
+        with pytest.raises(DatabaseUnavailable):
+            database.glance(select(literal_column("talk()", Integer)), {})
         database.close()
 
 

@@ -13,6 +13,7 @@ from clipcap.gpt2 import GPT2
 from clipcap.precision import possible_modes
 from clipcap.recorded import RecordedGPT2, rounded
 from clipcap.search import Vocabulary, begin, search
+from clipcap.search.model import Reading
 from tests.clipcap.decoders import random_decoder, random_prefix, vocabulary
 
 MODES = possible_modes(torch.device("cpu"))
@@ -45,26 +46,65 @@ def network(**chosen: Any) -> GPT2LMHeadModel:
 @torch.inference_mode()
 def test_it_says_what_transformers_says(chosen: dict[str, Any]) -> None:
     model = network(**chosen)
-    theirs, ours = begin(model, 12), begin(GPT2(model), 12)
-    prefix = torch.randn(3, 5, WIDTH)
-    torch.testing.assert_close(
-        ours.read_prefix(prefix), theirs.read_prefix(prefix), atol=1e-4, rtol=0
-    )
-    for rows in (
+    tell_the_same(
+        begin(model, 12),
+        begin(GPT2(model), 12),
         [0, 0, 1, 1, 2, 2],  # each image to two rows
         [1, 0, 3, 3, 4, 5],  # they change places, one within its image
         [0, 1, 5, 4],  # an image leaves
-        [1, 1, 2, 3],
-        [0, 1, 2, 3],  # all stay
         [1, 2, 2],  # not as many rows of each any more
         [2, 0, 1],
-        [0, 0, 1, 1, 2, 2],  # as many again
-        [4] * 20,  # so many that each is read on alone
-        [19, 0],
-    ):
-        selected, tokens = torch.tensor(rows), torch.randint(SIZE, (len(rows),))
+        [0, 1, 2],  # all stay
+    )
+
+
+@pytest.mark.parametrize("beams", [5, 9])
+@torch.inference_mode()
+def test_beams_say_what_transformers_says(beams: int) -> None:
+    """So few that they share what they have read, and more."""
+    model = network()
+
+    def of(*images: int) -> list[int]:
+        """The beams of these, some chosen more than once and others not."""
+        chosen = torch.randint(beams, (len(images), beams))
+        return (torch.tensor(images)[:, None] * beams + chosen).flatten().tolist()
+
+    first = [image for image in range(3) for _ in range(beams)]
+    tell_the_same(
+        begin(model, 12, beams=True),
+        begin(GPT2(model), 12, beams=True),
+        first,
+        of(0, 1, 2),
+        of(0, 1, 2),
+        of(0, 2),
+        list(range(2 * beams)),  # all stay
+        of(1),
+        of(0),
+    )
+
+
+@torch.inference_mode()
+def test_beams_may_become_more_than_share() -> None:
+    model = network()
+    rows = [0] * 5 + [1] * 5, [image * 5 + beam % 5 for image in (0, 1) for beam in range(12)]
+    tell_the_same(
+        begin(model, 12, beams=True), begin(GPT2(model), 12, beams=True), *rows, list(range(24)),
+        images=2,
+    )  # fmt: skip
+
+
+def tell_the_same(theirs: Reading, ours: Reading, *selected: list[int], images: int = 3) -> None:
+    prefix = torch.randn(images, 5, WIDTH)
+    torch.testing.assert_close(
+        ours.read_prefix(prefix), theirs.read_prefix(prefix), atol=1e-4, rtol=0
+    )
+    for rows in selected:
+        tokens = torch.randint(SIZE, (len(rows),))
         torch.testing.assert_close(
-            ours.step(selected, tokens), theirs.step(selected, tokens), atol=1e-4, rtol=0
+            ours.step(torch.tensor(rows), tokens),
+            theirs.step(torch.tensor(rows), tokens),
+            atol=1e-4,
+            rtol=0,
         )
 
 
@@ -123,11 +163,22 @@ def test_a_precision_errs_by_no_more_than_it_may(mode: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("method", ["greedy", "beam", "nucleus"])
-def test_in_no_precision_does_a_caption_depend_on_its_batch(mode: Any, method: Any) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        DecodingOptions("greedy", max_tokens=10),
+        DecodingOptions("beam", max_tokens=10),
+        DecodingOptions("beam", beam_size=9, max_tokens=10),
+        DecodingOptions("nucleus", max_tokens=10),
+        DecodingOptions("nucleus", num_captions=5, max_tokens=10),
+    ],
+    ids=lambda options: f"{options.method}-{options.beam_size}-{options.num_captions}",
+)
+def test_in_no_precision_does_a_caption_depend_on_its_batch(
+    mode: Any, options: DecodingOptions
+) -> None:
     model = GPT2(network(), mode)
-    stops = torch.arange(SIZE) == STOP
-    options = DecodingOptions(method, max_tokens=10)
+    stops = torch.arange(SIZE) % 50 == STOP  # some end early
     prefixes = torch.randn(33, 5, WIDTH)
     together = search(model, prefixes, Vocabulary(STOP, stops, stops), options)
     for prefix, candidates in zip(prefixes, together, strict=True):
