@@ -34,8 +34,9 @@ audit: venv-dev ## Known vulnerabilities in what is installed, or say that nobod
 chaos: venv-dev ## Kill parts of a whole service at random, again and again; ARGS="--runs 20" for longer
 	$(BIN)/python -m tests.chaos.run $(ARGS)
 
-pictures: venv-dev ## Take the pictures of the pages anew, into runs/pictures
+pictures: venv-dev ## Take the pictures of the pages anew, into runs/pictures, and put them on one sheet
 	@CHROMIUM="$$(scripts/chromium.sh)" && export CHROMIUM && PICTURES=runs/pictures exec $(BIN)/python -m pytest tests/browser/test_pictures.py
+	$(BIN)/python scripts/picture_sheet.py runs/pictures docs/images/every-page.webp
 
 bench: venv-dev ## Measure speed side by side; results in benchmarks/results.md
 	$(BIN)/python -m benchmarks cpu
