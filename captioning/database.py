@@ -216,6 +216,7 @@ def _make_glancing_engine(url: str | URL) -> Engine:
     engine = create_engine(
         url,
         isolation_level="AUTOCOMMIT",
+        paramstyle="numeric_dollar",  # libpq, which glances ask, knows no names
         pool_timeout=0,
         connect_args={"connect_timeout": CONNECT_TIMEOUT_S},
     )

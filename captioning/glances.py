@@ -9,7 +9,7 @@ import select
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sqlalchemy import Engine, PoolProxiedConnection, Select
 from sqlalchemy.exc import TimeoutError as NoneFree
@@ -30,8 +30,8 @@ class Unanswered(Exception):
 
 
 class Glances:
-    """The rows of single statements, outside any transaction, on an engine without a ping. Safe to
-    share between threads."""
+    """The rows of single statements, outside any transaction, on an engine without a ping whose
+    parameters have places, not names. Safe to share between threads."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -80,10 +80,7 @@ class _Prepared:
     """A statement as the driver takes it, and what SQLAlchemy makes of what the driver gives."""
 
     def __init__(self, engine: Engine, statement: Select[Any]) -> None:
-        dialect = engine.dialect
-        if dialect.name == "postgresql":  # libpq knows no names
-            dialect = type(dialect)(paramstyle="numeric_dollar")  # type: ignore[call-arg]
-        compiled = statement.compile(dialect=dialect)
+        compiled = statement.compile(dialect=engine.dialect)
         self.sql = str(compiled)
         self._fixed = compiled.params
         self._places: Sequence[str] = getattr(compiled, "positiontup", None) or ()
@@ -132,7 +129,7 @@ class _LibpqAsker:
         from psycopg.adapt import PyFormat, Transformer
 
         self.connection = connection
-        driver: PatientConnection = connection.driver_connection  # type: ignore[assignment]
+        driver = cast("PatientConnection", connection.driver_connection)
         self._libpq = driver.pgconn
         self._silence_s = driver.ping_patience_s
         self._readable = select.poll()
