@@ -9,8 +9,9 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from clipcap.norms import _Activated, fold_norms, fold_norms_in_training
-from clipcap.precision import can_pack
+from clipcap.precision import can_pack, possible_modes
 
+MODES = possible_modes(torch.device("cpu"))
 TOWERS = ["test_efficientnet", "tf_efficientnet_lite2", "efficientnet_es", "efficientnet_blur_b0"]
 """A small one, the bundled model's with its "same" padding, one with another kind of block, and one
 with something between norms and convolutions."""
@@ -61,6 +62,7 @@ def test_folded_in_training_it_learns_and_is_stored_as_it_was(name: str) -> None
         torch.testing.assert_close(ours.grad, theirs.grad, msg=key)
 
 
+@pytest.mark.skipif("bf16" not in MODES, reason="this processor has no instructions for bf16")
 @pytest.mark.parametrize("name", TOWERS)
 def test_a_folded_tower_sees_nearly_the_same_in_bf16(name: str) -> None:
     tower = tower_with_statistics(name)
