@@ -38,13 +38,13 @@ pictures: venv-dev ## Take the pictures of the pages anew, into runs/pictures, a
 	@CHROMIUM="$$(scripts/chromium.sh)" && export CHROMIUM && PICTURES=runs/pictures exec $(BIN)/python -m pytest tests/browser/test_pictures.py
 	$(BIN)/python scripts/picture_sheet.py runs/pictures docs/images/every-page.webp
 
-bench: venv-dev ## Measure speed side by side; results in benchmarks/results.md
+bench: venv-dev ## Measure speed side by side; results in benchmarks/results-CHIP.md
 	$(BIN)/python -m benchmarks cpu
 
 bench-service: venv-dev ## The service under load; results in benchmarks/results-service.md
 	$(BIN)/python -m benchmarks.service
 
-bench-gpu: venv-dev ## The same on a GPU, or say that there is none; results in benchmarks/results-gpu.md
+bench-gpu: venv-dev ## The same on a GPU, or say that there is none; results in the same way
 	$(BIN)/python -m benchmarks cuda
 
 bench-quality: venv-dev ## What each precision costs on the dev photographs in DATA=folder

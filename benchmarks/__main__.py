@@ -1,9 +1,10 @@
 """`python -m benchmarks [cpu|cuda]`: measure all, print tables, and keep them in
-benchmarks/results.md or benchmarks/results-gpu.md."""
+benchmarks/results-CHIP.md: ratios differ from processor to processor."""
 
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,8 +26,7 @@ def main(kind: str = "cpu") -> None:
     # Where a Captioner computes: it would be slower beside another (clipcap/model_thread.py).
     lines = model_thread(device).run(lambda: _measured(device))
     print("\n".join(lines))
-    on_gpu = device.type == "cuda"
-    (HERE / ("results-gpu.md" if on_gpu else "results.md")).write_text("\n".join(lines))
+    (HERE / f"results-{_slug(_chip(device))}.md").write_text("\n".join(lines))
 
 
 def _measured(device: torch.device) -> list[str]:
@@ -35,7 +35,7 @@ def _measured(device: torch.device) -> list[str]:
     cases = decoding.GPU_CASES if on_gpu else decoding.CPU_CASES
     captioner = Captioner.load("bundled", device)
     return [
-        f"# {datetime.now(UTC):%Y-%m-%d}, {_chip(device)}, torch {torch.__version__}",
+        f"# {datetime.now(UTC):%Y-%m-%d}, {_machine(device)}, torch {torch.__version__}",
         "",
         f"## {_title(decoding.__doc__)}",
         "",
@@ -56,10 +56,13 @@ def _title(text: str | None) -> str:
     return " ".join((text or "").split()).rstrip(".")
 
 
+def _machine(device: torch.device) -> str:
+    chip = _chip(device)
+    return chip if device.type == "cuda" else f"{torch.get_num_threads()} threads of {chip}"
+
+
 def _chip(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} threads of {_processor()}"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
 
 
 def _processor() -> str:
@@ -68,6 +71,10 @@ def _processor() -> str:
         return platform.processor()
     names = [line for line in cpu.read_text().splitlines() if line.startswith("model name")]
     return names[0].partition(": ")[2] if names else platform.machine()
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\(\w+\)", "", name).lower()).strip("-")
 
 
 if __name__ == "__main__":

@@ -75,6 +75,7 @@ class TrainingConfig(BaseModel):
     pretrain_mapper: bool = Field(
         False, description="tell each from an embedding that its image might have"
     )
+    pretrain_label_smoothing: float = Field(0.05, ge=0, lt=1)
 
     text_only: bool = Field(
         False, description="learn to caption from the captions alone, through CLIP's text side"

@@ -39,7 +39,7 @@ def pretraining_stage(
     dev = tokenize(dev_captions, parts.decoder, config)
 
     def loss(items: Tensor) -> Tensor:
-        value: Tensor = module(train.batch(items).to(device), config.label_smoothing)
+        value: Tensor = module(train.batch(items).to(device), config.pretrain_label_smoothing)
         return value * train.share(items)
 
     @torch.inference_mode()
@@ -73,7 +73,12 @@ def mapper_pretraining_stage(
         name="pretraining",
         module=module,
         lengths=train.lengths,
-        loss=_captioning_loss(module, train, lambda items: imagined.draw(owners[items]), config),
+        loss=_captioning_loss(
+            module,
+            train,
+            lambda items: imagined.draw(owners[items]),
+            config.pretrain_label_smoothing,
+        ),
         evaluate=evaluate,
         judge=lambda measured: -measured["dev_loss"],
         epochs=config.pretrain_epochs,
@@ -102,7 +107,7 @@ def captioning_stage(
         name="captioning",
         module=module,
         lengths=train.lengths,
-        loss=_captioning_loss(module, train, seen, config),
+        loss=_captioning_loss(module, train, seen, config.label_smoothing),
         evaluate=evaluate,
         judge=lambda measured: -measured["dev_loss"] if few else measured["cider_d"],
         epochs=config.epochs,
@@ -115,14 +120,14 @@ def _captioning_loss(
     module: PrefixLanguageModel,
     captions: PaddedTexts,
     seen: Callable[[Tensor], Tensor],
-    config: TrainingConfig,
+    label_smoothing: float,
 ) -> Callable[[Tensor], Tensor]:
     """`seen` picks the embedding that goes with each caption: items `(B,)` → `(B, D)`."""
     device = module.decoder.device
 
     def loss(items: Tensor) -> Tensor:
         embedding = seen(items).to(device)
-        value: Tensor = module(embedding, captions.batch(items).to(device), config.label_smoothing)
+        value: Tensor = module(embedding, captions.batch(items).to(device), label_smoothing)
         return value * captions.share(items)
 
     return loss
