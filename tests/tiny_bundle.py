@@ -47,6 +47,7 @@ TINY_CONFIG = TrainingConfig(
     batch_size=16,
     learning_rate=1e-2,
     label_smoothing=0.0,
+    pretrain_label_smoothing=0.0,
 )
 
 

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from clipcap import DataError, TrainingError
+from clipcap import bundle as bundles
 from clipcap.bundle import read_config as read_bundle_config
 from clipcap.data import read_evaluation_set, read_splits, read_texts
 from clipcap.data.folder import read_folder
@@ -24,9 +27,11 @@ from clipcap.encoder import load_folder
 from clipcap.training.batches import make_batches
 from clipcap.training.captions import IGNORED, PaddedTexts
 from clipcap.training.config import read_config
-from clipcap.training.embeddings import embed
-from clipcap.training.model import caption_loss
+from clipcap.training.embeddings import any_view, embed
+from clipcap.training.model import PrefixLanguageModel, caption_loss
+from clipcap.training.parts import Parts
 from clipcap.training.run import train
+from clipcap.training.stages import captioning_stage, mapper_pretraining_stage
 from clipcap.training.text import clean, train_tokenizer
 from tests.clipcap.data.sets import picture, write_shard
 from tests.clipcap.decoders import forced_log_probability, random_decoder, random_prefix
@@ -245,6 +250,32 @@ def test_no_dev_caption_is_read_while_pretraining(tmp_path: Path) -> None:
     read_first = _read_first(unseen, config, splits)
     # dev has it, so even train's own copy is left out
     assert all("a red square" not in captions for captions in read_first)
+
+
+def test_each_stage_smooths_labels_by_its_own_share(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = bundles.load(tiny_bundle)
+    parts = Parts(bundle.encoder, bundle.decoder, bundle.mapper)
+    module = PrefixLanguageModel(bundle.mapper, bundle.decoder.model)
+    splits = read_splits(build_colour_data(tmp_path / "data"), held_out=0.1, seed=0)
+    images = torch.zeros(len(splits.train), 1, bundle.mapper.config.embedding_dim)
+    told = [example.captions for example in splits.train]
+
+    def losses(**fields: float) -> tuple[float, float]:
+        config = TINY_CONFIG.model_copy(update=fields)
+        see = partial(any_view, images)
+        captioning = captioning_stage(parts, module, splits, see, dict, config)
+        imagined = Mock(draw=lambda items: images[items % len(images), 0])
+        telling = mapper_pretraining_stage(parts, module, told, imagined, dict, config)
+        items = torch.arange(8)
+        return telling.loss(items).item(), captioning.loss(items).item()
+
+    telling, captioning = losses()
+    smoothed, plain = losses(pretrain_label_smoothing=0.2)
+    assert smoothed > telling
+    assert plain == captioning
+    plain, smoothed = losses(label_smoothing=0.2)
+    assert plain == telling
+    assert smoothed > captioning
 
 
 @pytest.mark.slow
