@@ -36,7 +36,7 @@ from clipcap.training.stages import (
     self_critical_stage,
 )
 from clipcap.training.standardize import StandardizedMapper
-from clipcap.training.text import END_OF_TEXT
+from clipcap.training.text import END_OF_TEXT, unspelled
 from clipcap.training.text_only import embed_captions, text_side, with_noise
 from clipcap.training.together import tune_together
 from clipcap.training.tower import tune_tower
@@ -173,10 +173,12 @@ def _read_first(
 def _without_dev(
     told: Sequence[Sequence[str]], config: TrainingConfig, splits: Splits
 ) -> list[tuple[str, ...]]:
-    """Cleaned, and without any caption that dev is measured with."""
-    held_out = {clean_caption(c, config) for example in splits.dev for c in example.captions}
+    """Cleaned, and without any caption that dev is measured with, however it is spelled."""
+    held_out = {unspelled(caption) for example in splits.dev for caption in example.captions}
     cleaned = [tuple(clean_caption(caption, config) for caption in captions) for captions in told]
-    left = [tuple(c for c in captions if c and c not in held_out) for captions in cleaned]
+    left = [
+        tuple(c for c in captions if c and unspelled(c) not in held_out) for captions in cleaned
+    ]
     return [captions for captions in left if captions]
 
 

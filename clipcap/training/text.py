@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 END_OF_TEXT = "<|endoftext|>"
+VOWELS = "aeiou"
 
 
 def clean(caption: str, *, lowercase: bool) -> str:
@@ -17,6 +18,12 @@ def clean(caption: str, *, lowercase: bool) -> str:
     text = " ".join(caption.replace('"', " ").split())
     text = re.sub(r"\s+([,.;:!?'])", r"\1", text).rstrip(" .,;:")
     return text.lower() if lowercase else text
+
+
+def unspelled(caption: str) -> str:
+    """Its consonants and digits alone. Collections spell, space and punctuate the same caption in
+    different ways ("blonde", "on stage", "can 't"); this stays the same."""
+    return "".join(c for c in caption.lower() if c.isalnum() and c not in VOWELS)
 
 
 def train_tokenizer(captions: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:

@@ -243,10 +243,12 @@ def test_no_dev_caption_is_read_while_pretraining(tmp_path: Path) -> None:
     text = tmp_path / "text.jsonl"
     text.write_text(
         '{"caption": "A red square."}\n{"captions": ["a red square", "A dog.", "a cat"]}\n'
+        '{"captions": ["A red-sqare !", "a gray square", "un carré"]}\n'
     )
     config = TINY_CONFIG.model_copy(update={"pretrain_text": text})
     unseen = _unseen(config, splits)
-    assert unseen == [("a dog", "a cat")]
+    # "a red square" is in dev, and so it is in other spellings
+    assert unseen == [("a dog", "a cat"), ("a gray square", "un carré")]
     read_first = _read_first(unseen, config, splits)
     # dev has it, so even train's own copy is left out
     assert all("a red square" not in captions for captions in read_first)
