@@ -10,6 +10,7 @@ from celery.signals import worker_shutting_down
 from captioning.broker import TASK, make_celery, queue_name
 from captioning.errors import Unavailable
 from captioning.settings import Settings
+from worker.consumer import Consumer
 from worker.station import Station
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ THREADS = 2
 
 def make_app(settings: Settings, station: Station) -> Celery:
     app = make_celery(settings)
+    app.conf.worker_consumer = Consumer
 
     def work(model: str) -> None:
         """Somebody rang. `model` chose the queue; the station serves all of its models."""
