@@ -13,9 +13,9 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]  # celery publishes no 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Let the broken connection go; celery makes another one then.
 
-        Celery expects no other error of that than one of connections. Where two connections break
-        at once, kombu 5.7 asks the one that it has let go of for its address: an AttributeError,
-        upon which celery ends the worker.
+        Celery expects no other error of that than one of connections. But kombu 5.7 may come to a
+        channel that has rings to give back and no connection any more: an AttributeError, upon
+        which celery ends the worker. The rings come again, and the sweep needs none.
         """
         try:
             super().on_connection_error_after_connected(exc)
