@@ -31,7 +31,11 @@ from clipcap.training.embeddings import any_view, embed
 from clipcap.training.model import PrefixLanguageModel, caption_loss
 from clipcap.training.parts import Parts
 from clipcap.training.run import train
-from clipcap.training.stages import captioning_stage, mapper_pretraining_stage
+from clipcap.training.stages import (
+    captioning_stage,
+    mapper_pretraining_stage,
+    pretraining_stage,
+)
 from clipcap.training.text import clean, train_tokenizer
 from tests.clipcap.data.sets import picture, write_shard
 from tests.clipcap.decoders import forced_log_probability, random_decoder, random_prefix
@@ -262,22 +266,23 @@ def test_each_stage_smooths_labels_by_its_own_share(tiny_bundle: Path, tmp_path:
     images = torch.zeros(len(splits.train), 1, bundle.mapper.config.embedding_dim)
     told = [example.captions for example in splits.train]
 
-    def losses(**fields: float) -> tuple[float, float]:
+    def losses(**fields: float) -> list[float]:
         config = TINY_CONFIG.model_copy(update=fields)
         see = partial(any_view, images)
         captioning = captioning_stage(parts, module, splits, see, dict, config)
         imagined = Mock(draw=lambda items: images[items % len(images), 0])
         telling = mapper_pretraining_stage(parts, module, told, imagined, dict, config)
-        items = torch.arange(8)
-        return telling.loss(items).item(), captioning.loss(items).item()
+        reading = pretraining_stage(parts, told[0], splits, config)
+        items = torch.arange(4)
+        return [stage.loss(items).item() for stage in (reading, telling, captioning)]
 
-    telling, captioning = losses()
-    smoothed, plain = losses(pretrain_label_smoothing=0.2)
-    assert smoothed > telling
+    *pretraining, captioning = losses()
+    *smoothed, plain = losses(pretrain_label_smoothing=0.2)
+    assert all(more > less for more, less in zip(smoothed, pretraining, strict=True))
     assert plain == captioning
-    plain, smoothed = losses(label_smoothing=0.2)
-    assert plain == telling
-    assert smoothed > captioning
+    *plain_ones, more = losses(label_smoothing=0.2)
+    assert plain_ones == pretraining
+    assert more > captioning
 
 
 @pytest.mark.slow
