@@ -68,7 +68,7 @@ def _chip(device: torch.device) -> str:
 def _processor() -> str:
     cpu = Path("/proc/cpuinfo")
     if not cpu.exists():
-        return platform.processor()
+        return platform.processor() or platform.machine()
     names = [line for line in cpu.read_text().splitlines() if line.startswith("model name")]
     return names[0].partition(": ")[2] if names else platform.machine()
 
