@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from clipcap import bundle as bundles
 from clipcap.bundle import Bundle, BundleConfig
 from clipcap.clip_score import TextSide
+from clipcap.consensus import Consensus
 from clipcap.decoder import text_of
 from clipcap.encoder import Encoder
 from clipcap.errors import ClipCapError, OptionsError
@@ -34,9 +35,10 @@ from clipcap.models import locate
 from clipcap.options import DecodingOptions
 from clipcap.precision import Precision, choose
 from clipcap.recorded import RecordedGPT2
-from clipcap.search import Hypothesis, Vocabulary, search
+from clipcap.search import Hypothesis, Vocabulary, draw, search
 
 Result = TypeVar("Result")
+Search = Callable[[GPT2, Tensor, Vocabulary, DecodingOptions], list[list[Hypothesis]]]
 
 ENCODED_TOGETHER_ON_CPU = 8
 """Images. What a tower computes of more leaves the processor's caches, and goes back to the system
@@ -63,6 +65,7 @@ class _Parts:
     mapper: Mapper
     decoder: GPT2
     tokenizer: PreTrainedTokenizerBase
+    consensus: Consensus
 
 
 class Captioner:
@@ -110,6 +113,7 @@ class Captioner:
             bundle.mapper,
             network(bundle.decoder.model, self.precision.mode),
             bundle.decoder.tokenizer,
+            Consensus(bundle.decoder.tokenizer),
         )
 
     @classmethod
@@ -259,9 +263,7 @@ class Captioner:
         text_side = self._parts.encoder.text
         if by_clip and (text_side is None or embedding is None):
             raise OptionsError("rank_by clip_score needs a CLIP that reads text, and embeddings")
-        found = self._search(prefix, options)
-        _require_numbers(found)
-        candidates = [self._distinct(hypotheses) for hypotheses in found]
+        candidates = [self._distinct(found) for found in self._search(prefix, options)]
         if not by_clip:
             candidates = [captions[: options.num_captions] for captions in candidates]
         if text_side is not None and embedding is not None:
@@ -274,15 +276,24 @@ class Captioner:
         return [captions[: options.num_captions] for captions in candidates]
 
     def _search(self, prefix: Tensor, options: DecodingOptions) -> list[list[Hypothesis]]:
+        found = self._of_each(search, prefix, options)
+        _require_numbers(found)
+        if options.rank_by != "consensus" or all(len(candidates) == 1 for candidates in found):
+            return found
+        return self._parts.consensus.rank(found, self._of_each(draw, prefix, options))
+
+    def _of_each(
+        self, find: Search, prefix: Tensor, options: DecodingOptions
+    ) -> list[list[Hypothesis]]:
         decoder, vocabulary = self._parts.decoder, self._vocabulary
         found = self._room_to_decode.run(
-            lambda part: search(decoder, prefix[part].to(self.device), vocabulary, options),
+            lambda part: find(decoder, prefix[part].to(self.device), vocabulary, options),
             len(prefix),
         )
         return [hypotheses for part in found for hypotheses in part]
 
     def _distinct(self, hypotheses: list[Hypothesis]) -> list[Caption]:
-        """Different tokens may say the same; the first has the best score."""
+        """Different tokens may say the same; the first is the best."""
         captions: dict[str, Caption] = {}
         for hypothesis in hypotheses:
             text = text_of(self._parts.tokenizer, hypothesis.token_ids)

@@ -9,7 +9,7 @@ from clipcap.errors import OptionsError
 
 Method = Literal["beam", "greedy", "nucleus"]
 BeamRule = Literal["standard", "reference"]
-RankBy = Literal["log_probability", "clip_score"]
+RankBy = Literal["log_probability", "clip_score", "consensus"]
 
 METHODS = get_args(Method)
 
@@ -36,6 +36,9 @@ class DecodingOptions:
         float, "Of standard beams: rank by log-probability / length ** this, 1 being the mean."
     ] = 1.0
     rank_by: Annotated[RankBy, "What puts the candidates in order."] = "log_probability"
+    consensus_draws: Annotated[
+        int, "Of rank_by consensus: how many captions are drawn for the candidates to agree with."
+    ] = 40
     top_p: Annotated[float, "Of nucleus: the share of the probability that is drawn from."] = 0.9
     temperature: Annotated[float, "Of nucleus: below 1 likelier, above 1 more varied."] = 1.0
     seed: Annotated[int, "Of nucleus: the same seed gives the same captions."] = 0
@@ -45,7 +48,7 @@ class DecodingOptions:
             if getattr(self, name) not in get_args(choices):
                 allowed = ", ".join(get_args(choices))
                 raise OptionsError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
-        for name in ("beam_size", "num_captions", "max_tokens"):
+        for name in ("beam_size", "num_captions", "max_tokens", "consensus_draws"):
             if getattr(self, name) < 1:
                 raise OptionsError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.max_words is not None and self.max_words < 1:

@@ -17,11 +17,14 @@ from clipcap.options import DecodingOptions
 from clipcap.search.hypothesis import Hypothesis
 from clipcap.search.model import Model, begin
 from clipcap.search.reference import reference_beam
-from clipcap.search.sequential import greedy, nucleus
+from clipcap.search.sequential import greedy, nucleus, spread
 from clipcap.search.standard import standard_beam
 from clipcap.search.vocabulary import Vocabulary
 
-__all__ = ["Hypothesis", "Model", "Vocabulary", "begin", "search"]
+__all__ = ["Hypothesis", "Model", "Vocabulary", "begin", "draw", "search"]
+
+DRAWN_TOGETHER = 16
+"""Images: each has many rows, and more of them leave the processor's caches."""
 
 
 def search(
@@ -33,8 +36,7 @@ def search(
 
     Shapes: prefix `(B, K, E)`.
     """
-    room = model.config.n_positions - prefix.shape[1] + 1  # the last token is not read again
-    options = replace(options, max_tokens=min(options.max_tokens, room))
+    options = _with_room(options, model, prefix)
     vocabulary = vocabulary.to(prefix.device)
     with torch.inference_mode():
         if options.method == "beam":
@@ -45,6 +47,28 @@ def search(
         if options.max_words is not None:
             _replace_long_ones(found, options.max_words, model, prefix, vocabulary, options)
         return found
+
+
+def draw(
+    model: Model, prefix: Tensor, vocabulary: Vocabulary, options: DecodingOptions
+) -> list[list[Hypothesis]]:
+    """`consensus_draws` captions for each prefix that stand for all that the decoder might say.
+
+    Shapes: prefix `(B, K, E)`.
+    """
+    options = _with_room(options, model, prefix)
+    vocabulary = vocabulary.to(prefix.device)
+    with torch.inference_mode():
+        return [
+            drawn
+            for part in torch.split(prefix, DRAWN_TOGETHER)
+            for drawn in spread(model, part, vocabulary, options)
+        ]
+
+
+def _with_room(options: DecodingOptions, model: Model, prefix: Tensor) -> DecodingOptions:
+    room = model.config.n_positions - prefix.shape[1] + 1  # the last token is not read again
+    return replace(options, max_tokens=min(options.max_tokens, room))
 
 
 def _replace_long_ones(

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from clipcap.consensus import Consensus
 from clipcap.data import Example, Splits
 from clipcap.decoder import Decoder
 from clipcap.evaluation.scores import Scores, score
 from clipcap.options import DecodingOptions
-from clipcap.search import Vocabulary, search
+from clipcap.search import Vocabulary, draw, search
 from clipcap.training.captions import PaddedTexts, caption_pairs
 from clipcap.training.config import TrainingConfig
 from clipcap.training.model import PrefixLanguageModel
@@ -65,10 +66,13 @@ def score_dev(
     """Caption dev from its embeddings and score the best candidates."""
     texts = []
     tokenizer, model = decoder.tokenizer, decoder.model
+    consensus = Consensus(tokenizer)
     vocabulary = Vocabulary.of(tokenizer, tokenizer.eos_token, size=model.config.vocab_size)
     with torch.inference_mode():
         for batch in torch.split(embeddings, EVALUATION_BATCH):
             prefix = mapper(batch.to(model.device))
             found = search(model, prefix, vocabulary, options)
+            if options.rank_by == "consensus":
+                found = consensus.rank(found, draw(model, prefix, vocabulary, options))
             texts += [decoder.text(candidates[0].token_ids) for candidates in found]
     return score(texts, [example.captions for example in examples])

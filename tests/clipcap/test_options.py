@@ -15,6 +15,7 @@ from clipcap import DecodingOptions, OptionsError
         ({"rank_by": "magic"}, "rank_by"),
         ({"beam_size": 0}, "beam_size"),
         ({"max_tokens": 0}, "max_tokens"),
+        ({"consensus_draws": 0}, "consensus_draws"),
         ({"max_words": 0}, "max_words"),
         ({"num_captions": 0}, "num_captions"),
         ({"no_repeat_ngram": -1}, "no_repeat_ngram"),
