@@ -93,6 +93,7 @@ class Consensus:
         return float(sum(self._rarity(word) for word in run) ** 2)
 
     def _nats(self, word: str) -> float:
-        """About how many nats it would take to say the word, were there no image."""
+        """About how many nats it would take to say the word, were there no image. Never 0, not even
+        where the tokenizer knows no letter of it, as of a capital that it has not seen small."""
         ids = self._tokenizer.encode(f" {word}", add_special_tokens=False)
-        return sum(math.log(2 + max(0, token - BYTES)) for token in ids)
+        return sum(math.log(2 + max(0, token - BYTES)) for token in ids or [0])

@@ -9,6 +9,9 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
 
 from clipcap import Captioner, DecodingOptions
 from clipcap.bundle import load
@@ -57,6 +60,13 @@ def test_a_candidate_of_another_length_agrees_less(consensus: Consensus) -> None
 
 def test_nothing_said_agrees_with_nothing(consensus: Consensus) -> None:
     assert consensus.order(["", ".", "a dog"], ["", "a dog"]) == [2, 0, 1]
+
+
+def test_words_without_a_token_can_be_agreed_with() -> None:
+    """A tokenizer that was trained on few captions drops what it has never seen."""
+    unheard = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(BPE()))
+    assert unheard.encode(" dog") == []
+    assert Consensus(unheard).order(["cat", "dog"], ["dog"]) == [1, 0]
 
 
 def test_each_token_is_drawn_as_often_as_it_is_likely() -> None:
