@@ -23,7 +23,7 @@ from clipcap.search.vocabulary import Vocabulary
 
 __all__ = ["Hypothesis", "Model", "Vocabulary", "begin", "draw", "search"]
 
-DRAWN_TOGETHER = 16
+DRAWN_TOGETHER = 8
 """Images: each has many rows, and more of them leave the processor's caches."""
 
 
