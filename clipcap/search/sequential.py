@@ -51,7 +51,7 @@ def nucleus(
 
     def pick(log_probabilities: Tensor, length: int, running: Tensor) -> Tensor:
         number = numbers[length, running % options.num_captions]
-        return draw(log_probabilities / options.temperature, number, options.top_p)
+        return draw_token(log_probabilities / options.temperature, number, options.top_p)
 
     found = _grow(model, prefix, vocabulary, options, options.num_captions, pick)
     return [sorted(ones, key=lambda one: -one.mean_log_probability) for ones in found]
@@ -94,7 +94,7 @@ def _in_turn(values: Tensor) -> tuple[Tensor, Tensor]:
     return number, counts
 
 
-def draw(logits: Tensor, number: Tensor, top_p: float) -> Tensor:
+def draw_token(logits: Tensor, number: Tensor, top_p: float) -> Tensor:
     """The token at which the cumulated probability of the nucleus passes `number`.
 
     Shapes: logits `(N, V)`, number `(N,)` from 0 to 1 → tokens `(N,)`.

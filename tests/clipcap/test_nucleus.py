@@ -10,7 +10,7 @@ import torch
 
 from clipcap import DecodingOptions
 from clipcap.search import search
-from clipcap.search.sequential import draw
+from clipcap.search.sequential import draw_token
 from tests.clipcap.decoders import (
     forced_log_probability,
     random_decoder,
@@ -53,14 +53,14 @@ def test_candidates_come_best_first_with_the_models_own_score() -> None:
 def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
     probabilities = torch.tensor([0.1, 0.5, 0.04, 0.3, 0.06])
     numbers = (torch.arange(1000) + 0.5) / 1000  # every number from 0 to 1
-    drawn = draw(probabilities.log().expand(1000, -1), numbers, 1.0)
+    drawn = draw_token(probabilities.log().expand(1000, -1), numbers, 1.0)
     assert Counter(drawn.tolist()) == {1: 500, 3: 300, 0: 100, 4: 60, 2: 40}
 
 
 def test_nothing_outside_the_nucleus_is_drawn() -> None:
     probabilities = torch.tensor([0.1, 0.5, 0.04, 0.3, 0.06])
     numbers = (torch.arange(1000) + 0.5) / 1000
-    drawn = draw(probabilities.log().expand(1000, -1), numbers, 0.7)
+    drawn = draw_token(probabilities.log().expand(1000, -1), numbers, 0.7)
     assert Counter(drawn.tolist()) == {1: 625, 3: 375}  # 0.5 and 0.3 are what reaches 0.7
 
 
