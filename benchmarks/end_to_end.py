@@ -57,7 +57,7 @@ def _measure(count: int, rounds: int, captioner: Captioner) -> Row:
         "read": read,
         "encode": lambda: captioner.encode(pixels),
         "map": lambda: captioner.prefix(embedding),
-        "decode": lambda: captioner.decode(prefix),
+        "decode": lambda: captioner.decode(prefix, embedding=embedding),
     }
     whole = {"whole": lambda: list(caption_files(captioner, paths, batch_size=count))}
     taken = side_by_side(stages | whole, rounds)

@@ -4,6 +4,7 @@
     clip/                 open_clip_config.json, open_clip_model.safetensors   (or a name)
     decoder/              config.json, model.safetensors, tokenizer files      (or a name)
     mapper.safetensors
+    expected_cider.safetensors, ngrams.txt       (where bundle.json has expected_cider)
     README.md             the model card
 
 Nothing here ever reads a pickle. Weights may be stored in half precision and are computed
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors.torch import save_file
 
 from clipcap import decoder as decoders
@@ -28,15 +29,22 @@ from clipcap import encoder as encoders
 from clipcap.decoder import Decoder, load_weights, read_weights
 from clipcap.encoder import Encoder
 from clipcap.errors import BundleError, OptionsError
+from clipcap.expected_cider import ExpectedCider, ExpectedCiderConfig
 from clipcap.mappers import Mapper, MapperConfig, build_mapper
 from clipcap.options import DecodingOptions
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "bundle.json"
 MAPPER_FILE = "mapper.safetensors"
+EXPECTED_CIDER_FILE = "expected_cider.safetensors"
+NGRAMS_FILE = "ngrams.txt"
 CLIP_FOLDER = "clip"
 DECODER_FOLDER = "decoder"
 CARD_FILE = "README.md"
+QUARTER = torch.float8_e4m3fn
+"""For what is large and of which many numbers are summed up: the basis of expected_cider, and where
+weights are stored in half precision CLIP's token embeddings."""
+TOKENS = "token_embedding.weight"
 PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
 
 
@@ -55,11 +63,20 @@ class BundleConfig(BaseModel):
     presentation: Literal["raw", "sentence"] = Field(
         "raw", description="'sentence': a capital letter first and a full stop last"
     )
+    expected_cider: ExpectedCiderConfig | None = Field(
+        None, description="what rank_by expected_cider ranks by, where it has been learned"
+    )
     decoding: DecodingOptions = DecodingOptions()
     licence: str = ""
     provenance: dict[str, Any] = Field(
         default_factory=dict, description="how the weights came about, for people"
     )
+
+    @model_validator(mode="after")
+    def _knows_what_it_ranks_by(self) -> BundleConfig:
+        if self.decoding.rank_by == "expected_cider" and self.expected_cider is None:
+            raise ValueError("decoding.rank_by: expected_cider has not been learned")
+        return self
 
 
 @dataclass(frozen=True)
@@ -71,6 +88,7 @@ class Bundle:
     decoder: Decoder
     mapper: Mapper
     revision: str
+    expected_cider: ExpectedCider | None = None
 
 
 def read_config(folder: Path) -> BundleConfig:
@@ -126,7 +144,8 @@ def load(folder: Path) -> Bundle:
         raise BundleError(f"{path}: stop_token: {config.stop_token!r} is not a token")
     mapper = build_mapper(config.mapper)
     load_weights(mapper, folder / MAPPER_FILE)
-    return Bundle(config, encoder, decoder, mapper.eval(), revision_of(folder))
+    expected_cider = _load_expected_cider(folder, config, encoder)
+    return Bundle(config, encoder, decoder, mapper.eval(), revision_of(folder), expected_cider)
 
 
 def save(
@@ -136,6 +155,7 @@ def save(
     encoder: Encoder | None,
     decoder: Decoder,
     mapper: Mapper,
+    expected_cider: ExpectedCider | None = None,
     card: str,
     dtype: torch.dtype = torch.float16,
 ) -> None:
@@ -155,6 +175,8 @@ def save(
         (folder / CONFIG_FILE).unlink()
         for stored in (CLIP_FOLDER, DECODER_FOLDER):
             shutil.rmtree(folder / stored, ignore_errors=True)
+        for name in (EXPECTED_CIDER_FILE, NGRAMS_FILE):
+            (folder / name).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     if tower is not None:
         _save_encoder(tower, folder / CLIP_FOLDER, dtype)
@@ -162,6 +184,8 @@ def save(
         decoder.save(folder / DECODER_FOLDER, dtype)
     weights = {key: value.to(dtype).contiguous() for key, value in mapper.state_dict().items()}
     save_file(weights, folder / MAPPER_FILE)
+    if expected_cider is not None:
+        _save_expected_cider(expected_cider, folder, dtype)
     (folder / CARD_FILE).write_text(card)
     _share(folder)
     # Last, so that a folder with a bundle.json is a whole bundle.
@@ -180,6 +204,7 @@ def require_apart(folder: Path, encoder: Encoder) -> None:
 def revision_of(folder: Path) -> str:
     """Twelve hex digits over config and weights; cards and licences do not count."""
     parts = [folder / CONFIG_FILE, folder / MAPPER_FILE]
+    parts += [p for p in (folder / EXPECTED_CIDER_FILE, folder / NGRAMS_FILE) if p.exists()]
     for stored in (folder / CLIP_FOLDER, folder / DECODER_FOLDER):
         parts += sorted(path for path in stored.rglob("*") if path.is_file())
     digest = hashlib.sha256()
@@ -198,12 +223,45 @@ def _without_kind(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
 def _save_encoder(source: Path, target: Path, dtype: torch.dtype) -> None:
     target.mkdir(parents=True, exist_ok=True)
     weights = read_weights(source / encoders.WEIGHTS_FILE)
+    halved = dtype == torch.float16
     stored = {
-        key: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        key: tensor.to(QUARTER if halved and key.endswith(TOKENS) else dtype)
+        if tensor.is_floating_point()
+        else tensor
         for key, tensor in weights.items()
     }
     save_file(stored, target / encoders.WEIGHTS_FILE)
     shutil.copyfile(source / encoders.CONFIG_FILE, target / encoders.CONFIG_FILE)
+
+
+def _load_expected_cider(
+    folder: Path, config: BundleConfig, encoder: Encoder
+) -> ExpectedCider | None:
+    """Raises: BundleError."""
+    if config.expected_cider is None:
+        return None
+    _require_equal(
+        folder / CONFIG_FILE,
+        "expected_cider.embedding_dim",
+        config.expected_cider.embedding_dim,
+        encoder.embedding_dim,
+    )
+    path = folder / NGRAMS_FILE
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: not readable as text: {error}") from error
+    network = ExpectedCider(config.expected_cider, [tuple(line.split()) for line in lines])
+    load_weights(network, folder / EXPECTED_CIDER_FILE)
+    return network.eval()
+
+
+def _save_expected_cider(network: ExpectedCider, folder: Path, dtype: torch.dtype) -> None:
+    weights = {key: value.to(dtype).contiguous() for key, value in network.state_dict().items()}
+    weights["basis"] = network.basis.to(QUARTER)
+    save_file(weights, folder / EXPECTED_CIDER_FILE)
+    lines = "".join(" ".join(ngram) + "\n" for ngram in network.listed)
+    (folder / NGRAMS_FILE).write_text(lines, encoding="utf-8")
 
 
 def _share(folder: Path) -> None:

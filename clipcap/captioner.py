@@ -26,6 +26,7 @@ from clipcap.consensus import Consensus
 from clipcap.decoder import text_of
 from clipcap.encoder import Encoder
 from clipcap.errors import ClipCapError, OptionsError
+from clipcap.expected_cider import Expectations
 from clipcap.gpt2 import GPT2
 from clipcap.linear import convert_linears
 from clipcap.mappers import Mapper
@@ -66,6 +67,7 @@ class _Parts:
     decoder: GPT2
     tokenizer: PreTrainedTokenizerBase
     consensus: Consensus
+    expectations: Expectations | None
 
 
 class Captioner:
@@ -105,6 +107,9 @@ class Captioner:
         bundle.mapper.to(self.device)
         convert_linears(bundle.mapper, around.mode)
         bundle.decoder.to(self.device)
+        tokenizer, expected_cider = bundle.decoder.tokenizer, bundle.expected_cider
+        if expected_cider is not None:
+            expected_cider.to(self.device)
         network = RecordedGPT2 if self.device.type == "cuda" else GPT2
         return _Parts(
             bundle.config,
@@ -112,8 +117,9 @@ class Captioner:
             bundle.encoder,
             bundle.mapper,
             network(bundle.decoder.model, self.precision.mode),
-            bundle.decoder.tokenizer,
-            Consensus(bundle.decoder.tokenizer),
+            tokenizer,
+            Consensus(tokenizer),
+            None if expected_cider is None else Expectations(expected_cider, tokenizer),
         )
 
     @classmethod
@@ -263,7 +269,8 @@ class Captioner:
         text_side = self._parts.encoder.text
         if by_clip and (text_side is None or embedding is None):
             raise OptionsError("rank_by clip_score needs a CLIP that reads text, and embeddings")
-        candidates = [self._distinct(found) for found in self._search(prefix, options)]
+        found = self._ranked(self._find(prefix, options), prefix, options, embedding)
+        candidates = [self._distinct(hypotheses) for hypotheses in found]
         if not by_clip:
             candidates = [captions[: options.num_captions] for captions in candidates]
         if text_side is not None and embedding is not None:
@@ -275,12 +282,31 @@ class Captioner:
             ]
         return [captions[: options.num_captions] for captions in candidates]
 
-    def _search(self, prefix: Tensor, options: DecodingOptions) -> list[list[Hypothesis]]:
+    def _find(self, prefix: Tensor, options: DecodingOptions) -> list[list[Hypothesis]]:
         found = self._of_each(search, prefix, options)
         _require_numbers(found)
-        if options.rank_by != "consensus" or all(len(candidates) == 1 for candidates in found):
+        return found
+
+    def _ranked(
+        self,
+        found: list[list[Hypothesis]],
+        prefix: Tensor,
+        options: DecodingOptions,
+        embedding: Tensor | None,
+    ) -> list[list[Hypothesis]]:
+        """Anew, if that is not by log-probability or by what only their text tells."""
+        if all(len(candidates) == 1 for candidates in found):
             return found
-        return self._parts.consensus.rank(found, self._of_each(draw, prefix, options))
+        if options.rank_by == "consensus":
+            return self._parts.consensus.rank(found, self._of_each(draw, prefix, options))
+        if options.rank_by == "expected_cider":
+            expectations = self._parts.expectations
+            if expectations is None or embedding is None:
+                raise OptionsError(
+                    "rank_by expected_cider needs a bundle that has learned it, and embeddings"
+                )
+            return expectations.rank(found, embedding.to(self.device))
+        return found
 
     def _of_each(
         self, find: Search, prefix: Tensor, options: DecodingOptions

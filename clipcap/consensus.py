@@ -11,7 +11,6 @@ Sources: Kumar and Byrne, "Minimum Bayes-Risk Decoding for Statistical Machine T
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,9 +18,9 @@ from functools import lru_cache
 from transformers import PreTrainedTokenizerBase
 
 from clipcap.decoder import text_of
+from clipcap.ngrams import NGram, ngrams, words
 from clipcap.search import Hypothesis
 
-LENGTHS = (1, 2, 3, 4)
 LENGTH_SIGMA = 6.0
 """Words by which captions may differ in length before they hardly agree any more."""
 BYTES = 256
@@ -29,14 +28,12 @@ BYTES = 256
 REMEMBERED = 100_000
 """Weights."""
 
-Run = tuple[str, ...]
-
 
 @dataclass(frozen=True)
 class _Weighed:
     """The runs of a caption by their length, their weights squared, and the norm of each length."""
 
-    runs: list[set[Run]]
+    runs: list[set[NGram]]
     norms: list[float]
     words: int
 
@@ -84,12 +81,11 @@ class Consensus:
         return total * math.exp(-((a.words - b.words) ** 2) / (2 * LENGTH_SIGMA**2))
 
     def _weigh(self, text: str) -> _Weighed:
-        words = re.findall(r"\w+", text.lower())
-        runs = [set(zip(*[words[i:] for i in range(n)], strict=False)) for n in LENGTHS]
+        runs = ngrams(text)
         norms = [math.sqrt(sum(map(self._weight, found))) for found in runs]
-        return _Weighed(runs, norms, len(words))
+        return _Weighed(runs, norms, len(words(text)))
 
-    def _squared_weight(self, run: Run) -> float:
+    def _squared_weight(self, run: NGram) -> float:
         return float(sum(self._rarity(word) for word in run) ** 2)
 
     def _nats(self, word: str) -> float:

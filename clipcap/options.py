@@ -9,7 +9,7 @@ from clipcap.errors import OptionsError
 
 Method = Literal["beam", "greedy", "nucleus"]
 BeamRule = Literal["standard", "reference"]
-RankBy = Literal["log_probability", "clip_score", "consensus"]
+RankBy = Literal["log_probability", "clip_score", "consensus", "expected_cider"]
 
 METHODS = get_args(Method)
 
@@ -67,6 +67,11 @@ class DecodingOptions:
             )
         if self.beam_rule == "reference" and self.max_words is not None:
             raise OptionsError("the reference rule knows no max_words; use the standard rule")
+
+    @property
+    def ranks_by_embedding(self) -> bool:
+        """Whether candidates are put in order by what the image's embedding says of them."""
+        return self.rank_by in ("clip_score", "expected_cider")
 
     def override(self, **chosen: Any) -> DecodingOptions:
         """These options with those that somebody chose, None being no choice. The beam widens

@@ -26,7 +26,8 @@ def average(out: Path, folders: Sequence[Path]) -> None:
     averaged = dict(towers[-1])
     for key, tensor in averaged.items():
         if tensor.is_floating_point():
-            averaged[key] = torch.stack([tower[key] for tower in towers]).mean(dim=0)
+            mean = torch.stack([tower[key].float() for tower in towers]).mean(dim=0)
+            averaged[key] = mean.to(tensor.dtype)
     out.mkdir(parents=True, exist_ok=True)
     save_file(averaged, out / WEIGHTS_FILE)
     shutil.copy(folders[-1] / CONFIG_FILE, out / CONFIG_FILE)

@@ -265,8 +265,8 @@ def _run_model(captioner: Captioner, decoded: Sequence[Decoded]) -> dict[str, li
         rows_by_options[_options(captioner, item.job)].append(row)
     captions = {}
     for options, rows in rows_by_options.items():
-        # A CLIP score costs a pass of the text tower: only where candidates are ranked by it.
-        seen = embeddings[rows] if options.rank_by == "clip_score" else None
+        # With an embedding there are CLIP scores, which cost a pass of the text tower.
+        seen = embeddings[rows] if options.ranks_by_embedding else None
         candidates = captioner.decode(prefixes[rows], options, embedding=seen)
         for row, found in zip(rows, candidates, strict=True):
             captions[decoded[row].job.id] = [

@@ -112,6 +112,12 @@ class TrainingConfig(BaseModel):
     self_critical_samples: int = Field(5, gt=1, description="captions drawn for each image")
     self_critical_learning_rate: float = Field(5e-5, gt=0)
 
+    expected_cider_epochs: int = Field(
+        0, ge=0, description="of learning what CIDEr a caption can be expected to have, to rank by"
+    )
+    expected_cider_learning_rate: float = Field(3e-3, gt=0)
+    expected_cider_blur: float = Field(0, ge=0, description="as blur, for what is learned then")
+
     decoding: DecodingOptions = DecodingOptions(beam_size=3)
     licence: str = ""
 
@@ -130,11 +136,19 @@ class TrainingConfig(BaseModel):
             self.together_epochs,
             self.self_critical_epochs,
             self.blur,
+            self.expected_cider_epochs,
         )
         if self.text_only and (any(of_images) or self.views > 1):
             raise ValueError(
-                "text_only knows no images: no views, blur, tower, together or self-critical epochs"
+                "text_only knows no images: no views or blur; no epochs of tower, together, "
+                "self_critical or expected_cider"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _what_ranks_is_learned(self) -> TrainingConfig:
+        if self.decoding.rank_by == "expected_cider" and not self.expected_cider_epochs:
+            raise ValueError("decoding.rank_by: expected_cider needs expected_cider_epochs")
         return self
 
     @model_validator(mode="after")

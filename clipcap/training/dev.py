@@ -11,6 +11,7 @@ from clipcap.consensus import Consensus
 from clipcap.data import Example, Splits
 from clipcap.decoder import Decoder
 from clipcap.evaluation.scores import Scores, score
+from clipcap.expected_cider import Expectations, ExpectedCider
 from clipcap.options import DecodingOptions
 from clipcap.search import Vocabulary, draw, search
 from clipcap.training.captions import PaddedTexts, caption_pairs
@@ -62,11 +63,13 @@ def score_dev(
     embeddings: Tensor,
     examples: Sequence[Example],
     options: DecodingOptions,
+    expected_cider: ExpectedCider | None = None,
 ) -> Scores:
     """Caption dev from its embeddings and score the best candidates."""
     texts = []
     tokenizer, model = decoder.tokenizer, decoder.model
     consensus = Consensus(tokenizer)
+    expectations = None if expected_cider is None else Expectations(expected_cider, tokenizer)
     vocabulary = Vocabulary.of(tokenizer, tokenizer.eos_token, size=model.config.vocab_size)
     with torch.inference_mode():
         for batch in torch.split(embeddings, EVALUATION_BATCH):
@@ -74,5 +77,7 @@ def score_dev(
             found = search(model, prefix, vocabulary, options)
             if options.rank_by == "consensus":
                 found = consensus.rank(found, draw(model, prefix, vocabulary, options))
+            if options.rank_by == "expected_cider" and expectations:
+                found = expectations.rank(found, batch.to(model.device))
             texts += [decoder.text(candidates[0].token_ids) for candidates in found]
     return score(texts, [example.captions for example in examples])

@@ -15,6 +15,7 @@ from clipcap.data import Splits
 from clipcap.decoder import Decoder
 from clipcap.encoder import Encoder
 from clipcap.errors import TrainingError
+from clipcap.expected_cider import ExpectedCider
 from clipcap.mappers import Mapper, MapperConfig, MLPConfig, TransformerConfig, build_mapper
 from clipcap.models import locate
 from clipcap.training.captions import clean_caption
@@ -29,6 +30,7 @@ class Parts:
     encoder: Encoder
     decoder: Decoder
     mapper: Mapper
+    expected_cider: ExpectedCider | None = None
 
 
 def as_started_from(config: TrainingConfig) -> TrainingConfig:

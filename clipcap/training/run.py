@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from clipcap.data import Example, Splits, read_splits, read_texts
 from clipcap.encoder import Encoder
 from clipcap.errors import TrainingError
 from clipcap.evaluation.scores import Scores, load_scorers
+from clipcap.expected_cider import ExpectedCider
 from clipcap.training.adapt import adapt, merge
 from clipcap.training.captions import clean_caption, longest_caption
 from clipcap.training.card import model_card
@@ -25,6 +26,7 @@ from clipcap.training.config import TrainingConfig
 from clipcap.training.curve import draw_curve
 from clipcap.training.dev import dev_evaluation, score_dev
 from clipcap.training.embeddings import any_view, embed
+from clipcap.training.expected_cider import See, expected_cider_stage
 from clipcap.training.imagined import BlurredEmbeddings, ImaginedEmbeddings
 from clipcap.training.model import PrefixLanguageModel
 from clipcap.training.parts import Parts, as_started_from, start
@@ -53,7 +55,8 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
     3. Train mapper and decoder on the captions.
     4. Where asked to, go on with the image tower learning, too; encode every image once more.
     5. Where asked to, reward captions that score well.
-    6. Write the bundle, with its scores on dev.
+    6. Where asked to, learn what CIDEr-D a caption can be expected to have.
+    7. Write the bundle, with its scores on dev.
 
     Raises: DataError, BundleError, TrainingError.
     """
@@ -71,7 +74,7 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
     # What would fail after hours of training fails now.
     bundles.require_apart(out, parts.encoder)
     longest_caption(parts.decoder, config)
-    if config.text_only or config.pretrain_mapper or config.blur:
+    if _reads_text(config):
         text_side(parts.encoder)
     work = out.with_name(out.name + ".work")
     with claimed(work, config, splits, unseen):
@@ -93,65 +96,124 @@ def _train(
         parts.encoder, history["tower"] = tune_tower(parts.encoder, splits, unseen, config, work)
     train, dev = _embeddings(parts.encoder, splits, config, work)
     parts.decoder.to(device)
+    imagined = _imagined(parts, unseen, splits, train, config)
     mapper = StandardizedMapper(parts.mapper, train, learned=bool(config.start_from)).to(device)
     if unseen and config.pretrain_epochs:
-        stage = _pretraining(parts, mapper, unseen, splits, (train, dev), config)
+        stage = _pretraining(parts, mapper, imagined, unseen, splits, dev, config)
         history["pretraining"] = run_stage(stage, config, work)
     adapt(parts.decoder, config)
     module = PrefixLanguageModel(mapper, parts.decoder.model)
     evaluate = dev_evaluation(parts.decoder, module, splits, dev, config)
     if config.epochs:
-        see = _sight(parts.encoder, splits, train, config)
+        see = _sight(parts.encoder, splits, train, config, config.blur)
         stage = captioning_stage(parts, module, splits, see, evaluate, config)
         history["captioning"] = run_stage(stage, config, work)
     if config.together_epochs:
         parts.encoder, history["together"] = tune_together(parts, module, splits, config, work)
         train, dev = _embeddings(parts.encoder, splits, config, work)
+        imagined = _imagined(parts, unseen, splits, train, config)
         evaluate = dev_evaluation(parts.decoder, module, splits, dev, config)
     if config.self_critical_epochs:
-        see = _sight(parts.encoder, splits, train, config)
+        see = _sight(parts.encoder, splits, train, config, config.blur)
         stage = self_critical_stage(parts, module, splits, see, evaluate, config)
         history["self_critical"] = run_stage(stage, config, work)
+    if config.expected_cider_epochs:
+        see = _sight(parts.encoder, splits, train, config, config.expected_cider_blur)
+        stage, parts.expected_cider = _expecting(
+            imagined, see, unseen, splits, (train, dev), config
+        )
+        history["expected_cider"] = run_stage(stage, config, work)
+        parts.expected_cider.to(device)
     merge(parts.decoder)
     mapper.merged()
     parts.decoder.to(torch.device("cpu"))
     parts.mapper.to("cpu")
     if processes.is_main_process:
-        scores = score_dev(parts.mapper, parts.decoder, dev, splits.dev, config.decoding)
+        scores = score_dev(
+            parts.mapper, parts.decoder, dev, splits.dev, config.decoding, parts.expected_cider
+        )
         _save(out, parts, config, splits, history, scores)
         draw_curve(history, out.with_name(f"{out.name}.png"))
     processes.wait_for_everyone()
 
 
+def _reads_text(config: TrainingConfig) -> bool:
+    """Whether CLIP's text side has a part in it."""
+    blurs = config.blur or config.expected_cider_blur
+    expects = config.expected_cider_epochs and config.pretrain_text
+    return bool(config.text_only or config.pretrain_mapper or blurs or expects)
+
+
 def _sight(
-    encoder: Encoder, splits: Splits, embeddings: Tensor, config: TrainingConfig
-) -> Callable[[Tensor], Tensor]:
+    encoder: Encoder, splits: Splits, embeddings: Tensor, config: TrainingConfig, blur: float
+) -> See:
     """What is seen of what is trained on: items `(B,)` → `(B, D)`."""
     if config.text_only:
         return lambda items: with_noise(embeddings[items], config.text_noise)
-    if config.blur:
-        return BlurredEmbeddings(encoder, splits.train, embeddings, config.blur).draw
+    if blur:
+        return BlurredEmbeddings(encoder, splits.train, embeddings, blur).draw
     return partial(any_view, embeddings)
+
+
+def _imagined(
+    parts: Parts,
+    unseen: Sequence[tuple[str, ...]],
+    splits: Splits,
+    train: Tensor,
+    config: TrainingConfig,
+) -> ImaginedEmbeddings:
+    """Of what is read first: the unseen, then what train's captions tell of."""
+    told = _read_first(unseen, config, splits)
+    return ImaginedEmbeddings(parts.encoder, told, splits.train, train)
 
 
 def _pretraining(
     parts: Parts,
     mapper: StandardizedMapper,
+    imagined: ImaginedEmbeddings,
     unseen: Sequence[tuple[str, ...]],
     splits: Splits,
-    embeddings: tuple[Tensor, Tensor],
+    dev: Tensor,
     config: TrainingConfig,
 ) -> Stage:
-    """`embeddings` are those of train and dev."""
     told = _read_first(unseen, config, splits)
     if not config.pretrain_mapper:
         texts = [caption for captions in told for caption in captions]
         return pretraining_stage(parts, texts, splits, config)
-    train, dev = embeddings
-    imagined = ImaginedEmbeddings(parts.encoder, told, splits.train, train)
     module = PrefixLanguageModel(mapper, parts.decoder.model)
     evaluate = dev_evaluation(parts.decoder, module, splits, dev, config)
     return mapper_pretraining_stage(parts, module, told, imagined, evaluate, config)
+
+
+def _expecting(
+    imagined: ImaginedEmbeddings,
+    see: See,
+    unseen: Sequence[tuple[str, ...]],
+    splits: Splits,
+    embeddings: tuple[Tensor, Tensor],
+    config: TrainingConfig,
+) -> tuple[Stage, ExpectedCider]:
+    """`see` draws an embedding of train's images; the embeddings are those of train and dev."""
+    train, dev = embeddings
+    count = len(splits.train)
+
+    def see_any(items: Tensor) -> Tensor:
+        if not unseen:
+            return see(items)
+        seen = items < count
+        found = torch.empty(len(items), train.shape[-1])
+        found[seen] = see(items[seen])
+        found[~seen] = imagined.draw(items[~seen] - count)
+        return found
+
+    return expected_cider_stage(
+        [example.captions for example in splits.train],
+        unseen,
+        see_any,
+        ([example.captions for example in splits.dev], dev),
+        train,
+        config,
+    )
 
 
 def _unseen(config: TrainingConfig, splits: Splits) -> list[tuple[str, ...]]:
@@ -241,6 +303,7 @@ def _save(
         encoder=parts.encoder.source,
         decoder=None,  # whatever its name was, it has been trained since
         mapper=parts.mapper.config,
+        expected_cider=parts.expected_cider and parts.expected_cider.config,
         normalize_embedding=config.normalize_embedding,
         stop_token=parts.decoder.tokenizer.eos_token or END_OF_TEXT,
         presentation=config.presentation,
@@ -261,5 +324,6 @@ def _save(
         encoder=parts.encoder,
         decoder=parts.decoder,
         mapper=parts.mapper,
+        expected_cider=parts.expected_cider,
         card=card,
     )

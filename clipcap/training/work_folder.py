@@ -17,12 +17,13 @@ from clipcap.data import Splits
 from clipcap.errors import TrainingError
 from clipcap.training.config import TrainingConfig
 
-STAGES = ("tower", "pretraining", "captioning", "together", "self_critical")
+STAGES = ("tower", "pretraining", "captioning", "together", "self_critical", "expected_cider")
 """In their order, as their folders are called."""
 OWN_FIELDS = {
     "pretrain_": "pretraining",
     "together_": "together",
     "self_critical_": "self_critical",
+    "expected_cider_": "expected_cider",
 }
 """What fields begin with that no other stage has to do with."""
 ANYTIME = {"name", "licence", "decoding", "tensorboard", "checkpoint_steps"}
