@@ -35,8 +35,6 @@ RIDGE = 0.02
 WORD_WEIGHT = 0.01
 """Of an error of one word in the length, beside that of the n-grams."""
 BATCH = 256
-
-
 BASIS_LENGTH = 64
 """Of each direction of the basis: its numbers are near 1 then."""
 AT_ONCE = 4096
@@ -81,6 +79,10 @@ def expected_cider_stage(
     items = _items(seen, unseen)
     network = _network(people, items, see, images)
     wanted = _along(network, people.weights)
+    captions, embeddings = dev
+    weigh = Weighing(people.rarity, people.others)
+    dev_wanted = _along(network, as_matrix(mean_weights(captions, weigh), people.listed))
+    dev_words = mean_words(captions)
     device = PartialState().device
     network.to(device)
 
@@ -93,11 +95,6 @@ def expected_cider_stage(
     def loss(batch: Tensor) -> Tensor:
         image = items[batch]
         return distance(see(image), wanted[image], people.words[image])
-
-    captions, embeddings = dev
-    weigh = Weighing(people.rarity, people.others)
-    dev_wanted = _along(network, as_matrix(mean_weights(captions, weigh), people.listed))
-    dev_words = mean_words(captions)
 
     @torch.inference_mode()
     def evaluate() -> dict[str, float]:

@@ -123,11 +123,12 @@ def _train(
             imagined, see, unseen, splits, (train, dev), config
         )
         history["expected_cider"] = run_stage(stage, config, work)
-        parts.expected_cider.to(device)
     merge(parts.decoder)
     mapper.merged()
     parts.decoder.to(torch.device("cpu"))
     parts.mapper.to("cpu")
+    if parts.expected_cider is not None:
+        parts.expected_cider.to("cpu")
     if processes.is_main_process:
         scores = score_dev(
             parts.mapper, parts.decoder, dev, splits.dev, config.decoding, parts.expected_cider

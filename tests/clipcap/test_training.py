@@ -316,6 +316,8 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
         "together_batch": 8,
         "self_critical_epochs": 2,
         "self_critical_batch": 8,
+        "expected_cider_epochs": 20,
+        "expected_cider_blur": 0.5,
         "checkpoint_steps": 1,
     }
     options = [f"--{name.replace('_', '-')}={value}" for name, value in fields.items()]
@@ -330,9 +332,12 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
     kill_once(command(killed), killed.with_name("killed.work") / "captioning")
     kill_once(command(killed), killed.with_name("killed.work") / "together")
     kill_once(command(killed), killed.with_name("killed.work") / "self_critical")
+    kill_once(command(killed), killed.with_name("killed.work") / "expected_cider")
     subprocess.run(command(killed), check=True, capture_output=True)
 
-    stored = ("clip/open_clip_model.safetensors", "mapper.safetensors", "decoder/model.safetensors")
+    stored = sorted(path.relative_to(whole) for path in whole.rglob("*.safetensors"))
+    assert len(stored) == 4
+    assert (whole / "ngrams.txt").read_text() == (killed / "ngrams.txt").read_text()
     for file in stored:
         expected, found = load_file(whole / file), load_file(killed / file)
         for key, tensor in expected.items():
