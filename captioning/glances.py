@@ -48,7 +48,10 @@ class Glances:
         """
         prepared = self._prepared.get(statement)
         if prepared is None:
-            prepared = self._prepared[statement] = _Prepared(self._engine, statement)
+            # Of several threads that compile it at once, one wins: a connection that had read it
+            # for another would be given it again, under the same name, and refuse it.
+            compiled = _Prepared(self._engine, statement)
+            prepared = self._prepared.setdefault(statement, compiled)
         try:
             rows = self._fetch(prepared, values)
         except (self._engine.dialect.loaded_dbapi.Error, NoneFree) as error:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as NoneFree
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
-from captioning import finding, forecast, jobs, queries, workers
+from captioning import finding, forecast, glances, jobs, queries, workers
 from captioning.access import EVERYBODY, STRANGER, Caller
 from captioning.database import Database, db_now
 from captioning.errors import BatchNotFound, ImageNotFound, JobNotFound, NotFound
@@ -133,6 +133,30 @@ def test_glances_at_once_have_a_connection_each_and_keep_it(database: Database) 
         assert set(pool.map(glance, range(4))) == {job_id}
         assert set(pool.map(glance, range(4))) == {job_id}
     assert 1 <= len(opened) <= 4
+
+
+def test_threads_that_are_the_first_to_ask_keep_their_connections(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both compile the statement: what one of them made is what both go on with."""
+    (job_id,) = add_jobs(database, 1)
+    opened: list[object] = []
+    event.listen(database._glances._engine, "connect", lambda *_: opened.append(_))
+    together, compiled = Barrier(2), glances._Prepared
+
+    def compile_together(*statement: Any) -> glances._Prepared:
+        made = compiled(*statement)
+        together.wait(10)
+        return made
+
+    monkeypatch.setattr(glances, "_Prepared", compile_together)
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(queries.read_job, database, job_id, EVERYBODY) for _ in range(2)]
+        assert {one.result().id for one in asked} == {job_id}
+    for _ in range(2):
+        database._glances._idle.reverse()  # the one that was used last is taken first
+        assert queries.read_job(database, job_id, EVERYBODY).id == job_id
+    assert len(opened) == len(database._glances._idle) <= 2
 
 
 def test_a_glance_for_which_there_is_no_connection_is_asked_as_anything_else(
