@@ -17,7 +17,15 @@ from huggingface_hub.errors import (
 
 from clipcap.errors import BundleError
 
-BUNDLE_FILES = ["bundle.json", "mapper.safetensors", "README.md", "clip/*", "decoder/*"]
+BUNDLE_FILES = [
+    "bundle.json",
+    "mapper.safetensors",
+    "expected_cider.safetensors",
+    "ngrams.txt",
+    "README.md",
+    "clip/*",
+    "decoder/*",
+]
 
 
 def fetch(repository: str, file: str) -> Path:

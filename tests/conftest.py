@@ -63,6 +63,14 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
 
 
+@pytest.fixture(scope="session")
+def expecting_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, ranking its beams by the CIDEr that they can be expected to have."""
+    from tests.tiny_bundle import EXPECTING_CONFIG, build_tiny_bundle
+
+    return build_tiny_bundle(tmp_path_factory.mktemp("bundle") / "expecting", EXPECTING_CONFIG)
+
+
 @pytest.fixture
 def valkey() -> Valkey:
     """The run's broker, emptied."""

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from clipcap.options import DecodingOptions
 from clipcap.training.config import TrainingConfig
 from clipcap.training.run import train
 
@@ -49,7 +50,13 @@ TINY_CONFIG = TrainingConfig(
     label_smoothing=0.0,
     pretrain_label_smoothing=0.0,
 )
-
+EXPECTING_CONFIG = TINY_CONFIG.model_copy(
+    update={
+        "expected_cider_epochs": 3,
+        "decoding": DecodingOptions(beam_size=6, rank_by="expected_cider"),
+    }
+)
+"""It ranks by what it has learned to expect."""
 
 READING_TOWER = {**TOWER, "text_cfg": {**TOWER["text_cfg"], "vocab_size": 49408}}
 """Its text side has CLIP's vocabulary, so it can be tuned on captions."""
@@ -86,10 +93,10 @@ def build_colour_data(folder: Path) -> Path:
     return folder
 
 
-def build_tiny_bundle(path: Path) -> Path:
+def build_tiny_bundle(path: Path, config: TrainingConfig = TINY_CONFIG) -> Path:
     """Train the tiny captioner and write its bundle to `path`."""
     parts = path.with_name(f"{path.name}.parts")
     tower = build_tiny_tower(parts / "tower")
     data = build_colour_data(parts / "data")
-    train(data, path, TINY_CONFIG.model_copy(update={"encoder": str(tower)}))
+    train(data, path, config.model_copy(update={"encoder": str(tower)}))
     return path

@@ -35,8 +35,8 @@ from clipcap.training.run import train
 from clipcap.training.stage import run_stage
 from tests.tiny_bundle import (
     COLOURS,
+    EXPECTING_CONFIG,
     READING_TOWER,
-    TINY_CONFIG,
     build_colour_data,
     build_tiny_tower,
 )
@@ -47,13 +47,6 @@ SAID = [
     ("two men ride their bikes", "men on bikes", "two people ride down a hill"),
     ("a girl in a red dress", "the girl is smiling at a dog", "a small girl"),
 ]
-TINY = TINY_CONFIG.model_copy(
-    update={
-        "epochs": 2,
-        "expected_cider_epochs": 3,
-        "decoding": DecodingOptions(beam_size=6, rank_by="expected_cider"),
-    }
-)
 
 
 @pytest.fixture(scope="module")
@@ -61,25 +54,13 @@ def bundled() -> Decoder:
     return bundles.load(BUNDLED).decoder
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny captioner that has learned what to expect."""
-    folder = tmp_path_factory.mktemp("expecting")
-    tower = build_tiny_tower(folder / "tower")
-    data = build_colour_data(folder / "data")
-    train(data, folder / "bundle", TINY.model_copy(update={"encoder": str(tower)}))
-    return folder / "bundle"
-
-
 def knowing(people: People, image: int) -> ExpectedCider:
     """A network that knows what is said of one image, whatever it is shown."""
-    count = len(people.listed)
     config = ExpectedCiderConfig(embedding_dim=4, hidden=2, rank=1)
     network = ExpectedCider(config, people.listed).eval()
     network.usual.copy_(people.weights.to_dense()[image] / UNIT)
     network.rarity.copy_(torch.tensor([people.rarity[ngram] for ngram in people.listed]))
     network.others.copy_(torch.tensor(people.others))
-    assert network.usual.shape == (count,)
     with torch.no_grad():
         network.words.weight.zero_()
         network.words.bias.copy_(people.words[image])
@@ -145,7 +126,7 @@ def test_what_embeddings_tell_of_is_learned(tmp_path: Path) -> None:
     def see(items: Tensor) -> Tensor:
         return places[torch.tensor(kinds)[items]] + 0.3 * torch.randn(len(items), 16)
 
-    config = TINY.model_copy(update={"expected_cider_epochs": 20})
+    config = EXPECTING_CONFIG.model_copy(update={"expected_cider_epochs": 20})
     images = see(torch.arange(60))[:, None]
     stage, network = expected_cider_stage(said[:60], said[60:], see, (told, places), images, config)
     history = run_stage(stage, config, tmp_path)
@@ -158,8 +139,8 @@ def test_what_embeddings_tell_of_is_learned(tmp_path: Path) -> None:
     assert best == list(range(len(things)))
 
 
-def test_a_bundle_ranks_by_it_and_keeps_it(trained: Path, tmp_path: Path) -> None:
-    bundle = bundles.load(trained)
+def test_a_bundle_ranks_by_it_and_keeps_it(expecting_bundle: Path, tmp_path: Path) -> None:
+    bundle = bundles.load(expecting_bundle)
     assert bundle.expected_cider is not None
     again = tmp_path / "again"
     bundles.save(
@@ -172,7 +153,7 @@ def test_a_bundle_ranks_by_it_and_keeps_it(trained: Path, tmp_path: Path) -> Non
         card="",
     )
     assert bundles.revision_of(again) == bundle.revision
-    with Captioner.load(again) as captioner, Captioner.load(trained) as first:
+    with Captioner.load(again) as captioner, Captioner.load(expecting_bundle) as first:
         options = captioner.defaults.override(num_captions=6)
         found = captioner.caption(IMAGES, options)
         assert found == first.caption(IMAGES, options)
@@ -183,9 +164,9 @@ def test_a_bundle_ranks_by_it_and_keeps_it(trained: Path, tmp_path: Path) -> Non
         assert found == [captioner.caption([image], options)[0] for image in IMAGES]
 
 
-def test_the_caption_for_a_colour_names_it(trained: Path) -> None:
+def test_the_caption_for_a_colour_names_it(expecting_bundle: Path) -> None:
     """Of four sentences in all eight colours the right one can be expected to score."""
-    bundle = bundles.load(trained)
+    bundle = bundles.load(expecting_bundle)
     assert bundle.expected_cider is not None
     expectations = Expectations(bundle.expected_cider, bundle.decoder.tokenizer)
     captions = [f"a plain {colour} picture" for colour in COLOURS]
@@ -197,10 +178,12 @@ def test_the_caption_for_a_colour_names_it(trained: Path) -> None:
     assert sum(right) >= 6
 
 
-def test_a_bundle_written_over_another_keeps_nothing_of_it(trained: Path, tmp_path: Path) -> None:
+def test_a_bundle_written_over_another_keeps_nothing_of_it(
+    expecting_bundle: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "bundle"
-    shutil.copytree(trained, folder)
-    bundle = bundles.load(trained)
+    shutil.copytree(expecting_bundle, folder)
+    bundle = bundles.load(expecting_bundle)
     plain = bundle.config.model_copy(update={"expected_cider": None, "decoding": DecodingOptions()})
     bundles.save(
         folder,
@@ -221,8 +204,8 @@ def test_where_it_was_not_learned_it_cannot_be_asked_for(captioner: Captioner) -
         captioner.caption(IMAGES, options)
 
 
-def test_it_cannot_be_asked_for_without_an_embedding(trained: Path) -> None:
-    with Captioner.load(trained) as captioner:
+def test_it_cannot_be_asked_for_without_an_embedding(expecting_bundle: Path) -> None:
+    with Captioner.load(expecting_bundle) as captioner:
         prefix = captioner.prefix(captioner.encode([captioner.preprocess(IMAGES[0])]))
         with pytest.raises(OptionsError, match="embeddings"):
             captioner.decode(prefix)
@@ -239,10 +222,10 @@ def test_it_cannot_be_asked_for_without_an_embedding(trained: Path) -> None:
     ],
 )
 def test_a_damaged_one_is_refused(
-    trained: Path, tmp_path: Path, change: Callable[[Path], None], named: str
+    expecting_bundle: Path, tmp_path: Path, change: Callable[[Path], None], named: str
 ) -> None:
     folder = tmp_path / "bundle"
-    shutil.copytree(trained, folder)
+    shutil.copytree(expecting_bundle, folder)
     change(folder)
     with pytest.raises(BundleError, match=named):
         bundles.load(folder)
@@ -284,7 +267,9 @@ def test_a_tower_that_reads_is_needed_for_what_is_not_there(tmp_path: Path) -> N
     texts.write_text('{"captions": ["a red square", "all of it is red"]}\n')
     data = build_colour_data(tmp_path / "data")
     tower = build_tiny_tower(tmp_path / "tower")
-    config = TINY.model_copy(update={"encoder": str(tower), "pretrain_text": texts, "epochs": 0})
+    config = EXPECTING_CONFIG.model_copy(
+        update={"encoder": str(tower), "pretrain_text": texts, "epochs": 0}
+    )
     with pytest.raises(TrainingError, match="text"):
         train(data, tmp_path / "out", config.model_copy(update={"pretrain_epochs": 0}))
     reading = build_tiny_tower(tmp_path / "reading", READING_TOWER)

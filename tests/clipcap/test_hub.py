@@ -149,10 +149,12 @@ def test_without_a_network_it_says_so(machine: Machine, environment: dict[str, s
     assert "the hub cannot be reached" in the_error(machine.locate("coco", **environment))
 
 
+@pytest.mark.parametrize("kind", ["tiny_bundle", "expecting_bundle"])
 def test_a_bundle_on_the_hub_loads_by_its_name(
-    hub: Hub, machine: Machine, tiny_bundle: Path, tmp_path: Path
+    hub: Hub, machine: Machine, kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    hub.repositories["me/tiny"] = Path(shutil.copytree(tiny_bundle, tmp_path / "hub" / "tiny"))
+    bundle: Path = request.getfixturevalue(kind)
+    hub.repositories["me/tiny"] = Path(shutil.copytree(bundle, tmp_path / "hub" / "tiny"))
     (hub.repositories["me/tiny"] / "training.pt").write_bytes(b"never fetched")
     Image.new("RGB", (20, 20), "red").save(tmp_path / "red.png")
 
