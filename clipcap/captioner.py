@@ -245,9 +245,11 @@ class Captioner:
         options: DecodingOptions | None = None,
         *,
         embedding: Tensor | Sequence[Tensor] | None = None,
+        clip_scores: bool = True,
     ) -> list[list[Caption]]:
         """At most `num_captions` candidates for each prefix, no two the same, best first. They
-        have a `clip_score` if the embedding is given and the bundle's CLIP reads text.
+        have a `clip_score` if the embedding is given and the bundle's CLIP reads text; each costs
+        a pass of its text side, so who needs them only where they rank says `clip_scores=False`.
 
         Shapes: prefix `(B, K, E)`, embedding `(B, D)`; or B of `(K, E)`, and of `(D,)`.
         Raises: OptionsError where candidates cannot be ranked as asked for, ClipCapError where
@@ -258,12 +260,19 @@ class Captioner:
         options = options or self.defaults
         return self.run(
             lambda: self._decode(
-                _stacked(prefix), options, None if embedding is None else _stacked(embedding)
+                _stacked(prefix),
+                options,
+                None if embedding is None else _stacked(embedding),
+                clip_scores,
             )
         )
 
     def _decode(
-        self, prefix: Tensor, options: DecodingOptions, embedding: Tensor | None
+        self,
+        prefix: Tensor,
+        options: DecodingOptions,
+        embedding: Tensor | None,
+        clip_scores: bool,
     ) -> list[list[Caption]]:
         by_clip = options.rank_by == "clip_score"
         text_side = self._parts.encoder.text
@@ -273,7 +282,7 @@ class Captioner:
         candidates = [self._distinct(hypotheses) for hypotheses in found]
         if not by_clip:
             candidates = [captions[: options.num_captions] for captions in candidates]
-        if text_side is not None and embedding is not None:
+        if text_side is not None and embedding is not None and (clip_scores or by_clip):
             candidates = _with_clip_scores(candidates, text_side, embedding.to(self.device))
         if by_clip:
             candidates = [
@@ -294,7 +303,8 @@ class Captioner:
         options: DecodingOptions,
         embedding: Tensor | None,
     ) -> list[list[Hypothesis]]:
-        """Anew, if that is not by log-probability or by what only their text tells."""
+        """The candidates of each image by what the decoder or the embedding tells of them; as
+        they are, where that is their probability, or where what `_distinct` leaves is ranked."""
         if all(len(candidates) == 1 for candidates in found):
             return found
         if options.rank_by == "consensus":

@@ -68,11 +68,6 @@ class DecodingOptions:
         if self.beam_rule == "reference" and self.max_words is not None:
             raise OptionsError("the reference rule knows no max_words; use the standard rule")
 
-    @property
-    def ranks_by_embedding(self) -> bool:
-        """Whether candidates are put in order by what the image's embedding says of them."""
-        return self.rank_by in ("clip_score", "expected_cider")
-
     def override(self, **chosen: Any) -> DecodingOptions:
         """These options with those that somebody chose, None being no choice. The beam widens
         where it has to, and gives way to the standard rule for what the reference cannot do.

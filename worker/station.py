@@ -265,9 +265,9 @@ def _run_model(captioner: Captioner, decoded: Sequence[Decoded]) -> dict[str, li
         rows_by_options[_options(captioner, item.job)].append(row)
     captions = {}
     for options, rows in rows_by_options.items():
-        # With an embedding there are CLIP scores, which cost a pass of the text tower.
-        seen = embeddings[rows] if options.ranks_by_embedding else None
-        candidates = captioner.decode(prefixes[rows], options, embedding=seen)
+        candidates = captioner.decode(
+            prefixes[rows], options, embedding=embeddings[rows], clip_scores=False
+        )
         for row, found in zip(rows, candidates, strict=True):
             captions[decoded[row].job.id] = [
                 CaptionText(caption.text, caption.mean_log_probability) for caption in found

@@ -49,7 +49,12 @@ class StandIn:
         return embedding
 
     def decode(
-        self, prefix: torch.Tensor, options: DecodingOptions, *, embedding: torch.Tensor | None
+        self,
+        prefix: torch.Tensor,
+        options: DecodingOptions,
+        *,
+        embedding: torch.Tensor,
+        clip_scores: bool,
     ) -> Sequence[Sequence[Caption]]:
         return [[Caption("A photograph.", -1.0)] for _ in prefix]
 

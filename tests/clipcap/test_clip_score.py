@@ -74,6 +74,20 @@ def test_without_embeddings_there_are_no_scores(reading: Captioner) -> None:
     assert [caption.clip_score for (caption,) in reading.decode(prefix)] == [None] * 3
 
 
+def test_where_they_are_not_wanted_they_are_computed_only_to_rank(
+    reading: Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker keeps none, and a text side may be as large as the image tower."""
+    embedding = reading.encode([reading.preprocess(image) for image in IMAGES])
+    prefix = reading.prefix(embedding)
+    ranked = reading.defaults.override(beam_size=4, rank_by="clip_score")
+    found = reading.decode(prefix, ranked, embedding=embedding, clip_scores=False)
+    assert found == reading.decode(prefix, ranked, embedding=embedding)
+    monkeypatch.setattr("clipcap.captioner._with_clip_scores", None)  # not to be called
+    found = reading.decode(prefix, embedding=embedding, clip_scores=False)
+    assert [caption.clip_score for (caption,) in found] == [None] * 3
+
+
 def test_a_tower_that_cannot_read_gives_no_scores(captioner: Captioner) -> None:
     [[caption]] = captioner.caption(IMAGES[:1])
     assert caption.clip_score is None

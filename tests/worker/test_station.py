@@ -6,10 +6,12 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from sqlalchemy import update
 
 from captioning import jobs
@@ -68,6 +70,22 @@ def test_a_caption_is_the_one_that_the_captioner_gives_alone(
         lone.work()
         assert alone.captions == handle.captions
     lone.close()
+
+
+def test_a_model_that_ranks_by_the_embedding_is_given_it(
+    queue: Queue, expecting_bundle: Path
+) -> None:
+    with Captioner.load(expecting_bundle) as captioner:
+        station = Station(queue, {MODEL: captioner})
+        handles = {colour: queue.submit(photo(colour), num_captions=3) for colour in COLOURS[:3]}
+        station.work()
+        station.close()
+        for colour, handle in handles.items():
+            options = captioner.defaults.override(num_captions=3)
+            [found] = captioner.caption([Image.new("RGB", (40, 30), colour)], options)
+            job = read(queue, handle.id)
+            assert job.status == JobStatus.SUCCEEDED
+            assert [caption.text for caption in job.captions] == [one.text for one in found]
 
 
 def test_each_job_of_a_micro_batch_gets_its_own_options(queue: Queue, station: Station) -> None:
