@@ -138,7 +138,7 @@ class Expectations:
         return [
             [self._score(text, expected, count) for text in of_one]
             for of_one, expected, count in zip(
-                texts, weights.tolist(), counts.tolist(), strict=True
+                texts, weights.cpu().numpy(), counts.tolist(), strict=True
             )
         ]
 

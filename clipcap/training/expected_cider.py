@@ -12,12 +12,13 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from accelerate import PartialState
 from torch import Tensor
 
+from clipcap.errors import TrainingError
 from clipcap.expected_cider import UNIT, ExpectedCider, ExpectedCiderConfig, Weighing
 from clipcap.ngrams import LENGTHS, NGram, ngrams, words
 from clipcap.training.config import TrainingConfig
@@ -48,16 +49,20 @@ class People:
     """What people say of images: the mean weights of their captions' n-grams, and words."""
 
     def __init__(self, captions: Sequence[Sequence[str]]) -> None:
+        """Raises: TrainingError where they say nothing."""
         images = Counter(ngram for of_one in captions for ngram in _said(of_one))
         most = math.log(1 + len(captions))
         rarity = {ngram: most - math.log(count) for ngram, count in images.items()}
         others = [most] * len(LENGTHS)
-        means = mean_weights(captions, Weighing(rarity, others))
-        self.listed = _heaviest(means)
+        weigh = Weighing(rarity, others)
+        self.listed = _heaviest(mean_weights(captions, weigh))
+        if not self.listed:
+            raise TrainingError("expected_cider_epochs: there is no word in any caption")
+        # Weighed twice: to keep what is not listed takes gigabytes.
+        self.weights = as_matrix(mean_weights(captions, weigh), self.listed)
+        """Sparse, `(I, G)`."""
         self.rarity = {ngram: rarity.pop(ngram) for ngram in self.listed}
         self.others = _means_by_length(rarity, others)  # of what is left
-        self.weights = as_matrix(means, self.listed)
-        """Sparse, `(I, G)`."""
         self.words = mean_words(captions)
 
 
@@ -73,6 +78,7 @@ def expected_cider_stage(
     this order. Of dev captions and embeddings `(I, D)`.
 
     Shapes: images, to standardise embeddings by, `(I, V, D)`.
+    Raises: TrainingError where there is nothing to learn.
     """
     torch.manual_seed(config.seed)  # a run that goes on finds the same basis
     people = People([*seen, *unseen])
@@ -114,19 +120,19 @@ def expected_cider_stage(
     return stage, network
 
 
-def mean_weights(captions: Sequence[Sequence[str]], weigh: Weighing) -> list[dict[NGram, float]]:
-    """Of all captions of each image."""
-    means = []
+def mean_weights(
+    captions: Sequence[Sequence[str]], weigh: Weighing
+) -> Iterator[Mapping[NGram, float]]:
+    """Of all captions of each image in turn."""
     for of_one in captions:
         mean: defaultdict[NGram, float] = defaultdict(float)
         for caption in of_one:
             for ngram, weight in weigh(caption).items():
                 mean[ngram] += weight / len(of_one)
-        means.append(dict(mean))
-    return means
+        yield mean
 
 
-def as_matrix(means: Sequence[Mapping[NGram, float]], listed: Sequence[NGram]) -> Tensor:
+def as_matrix(means: Iterable[Mapping[NGram, float]], listed: Sequence[NGram]) -> Tensor:
     """Sparse, `(I, G)`."""
     place = {ngram: i for i, ngram in enumerate(listed)}
     rows = [[(place[n], weight) for n, weight in mean.items() if n in place] for mean in means]
@@ -149,7 +155,7 @@ def _said(captions: Sequence[str]) -> set[NGram]:
     return {ngram for caption in captions for found in ngrams(caption) for ngram in found}
 
 
-def _heaviest(means: Sequence[Mapping[NGram, float]]) -> list[NGram]:
+def _heaviest(means: Iterable[Mapping[NGram, float]]) -> list[NGram]:
     """In a fixed order."""
     squares: defaultdict[NGram, float] = defaultdict(float)
     for mean in means:
@@ -203,6 +209,7 @@ def _basis(weights: Tensor, share: Tensor, see: See) -> Tensor:
     """The directions, of length 1, in which a linear map from embeddings finds most: `(R, G)`.
 
     Shapes: weights, sparse, `(I, G)`, share of each image `(I,)`.
+    Raises: TrainingError where there is nothing to tell from anything.
     """
     parts = [see(part) for part in torch.split(torch.arange(len(share)), AT_ONCE)]
     given = torch.cat(parts)
@@ -211,10 +218,14 @@ def _basis(weights: Tensor, share: Tensor, see: See) -> Tensor:
     squares = given.T @ scaled
     squares += RIDGE * squares.diagonal().mean() * torch.eye(len(squares))
     product = (weights.T @ scaled).T  # whatever is usual: the mean of `given` is 0
-    root = torch.linalg.cholesky(squares)
+    root, failed = torch.linalg.cholesky_ex(squares)
+    if failed:
+        raise TrainingError("expected_cider_epochs: all images have the same embedding")
     found = torch.linalg.solve_triangular(root, product, upper=False)
     values, vectors = torch.linalg.eigh(found @ found.T)
     told = values > values[-1] * 1e-6
+    if not told.any():
+        raise TrainingError("expected_cider_epochs: all images have the same captions")
     strongest = vectors[:, told].flip(dims=(1,))[:, :RANK]
     return torch.nn.functional.normalize(strongest.T @ found, dim=1)
 

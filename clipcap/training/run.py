@@ -69,8 +69,8 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
     torch.manual_seed(config.seed)
     config = as_started_from(config)
     unseen = _unseen(config, splits)
-    read_first = _read_first(unseen, config, splits)
-    parts = start(config, splits, [c for captions in read_first for c in captions])
+    told = _read_first(unseen, config, splits)
+    parts = start(config, splits, [c for captions in told for c in captions])
     # What would fail after hours of training fails now.
     bundles.require_apart(out, parts.encoder)
     longest_caption(parts.decoder, config)
@@ -78,17 +78,19 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
         text_side(parts.encoder)
     work = out.with_name(out.name + ".work")
     with claimed(work, config, splits, unseen):
-        _train(parts, splits, unseen, config, work, out)
+        _train(parts, splits, unseen, told, config, work, out)
 
 
 def _train(
     parts: Parts,
     splits: Splits,
     unseen: Sequence[tuple[str, ...]],
+    told: Sequence[tuple[str, ...]],
     config: TrainingConfig,
     work: Path,
     out: Path,
 ) -> None:
+    """`told` are the unseen, and then what train's captions tell of."""
     processes = PartialState()
     device = processes.device
     history: dict[str, Any] = {}
@@ -96,10 +98,10 @@ def _train(
         parts.encoder, history["tower"] = tune_tower(parts.encoder, splits, unseen, config, work)
     train, dev = _embeddings(parts.encoder, splits, config, work)
     parts.decoder.to(device)
-    imagined = _imagined(parts, unseen, splits, train, config)
+    imagined = ImaginedEmbeddings(parts.encoder, told, splits.train, train)
     mapper = StandardizedMapper(parts.mapper, train, learned=bool(config.start_from)).to(device)
     if unseen and config.pretrain_epochs:
-        stage = _pretraining(parts, mapper, imagined, unseen, splits, dev, config)
+        stage = _pretraining(parts, mapper, imagined, told, splits, dev, config)
         history["pretraining"] = run_stage(stage, config, work)
     adapt(parts.decoder, config)
     module = PrefixLanguageModel(mapper, parts.decoder.model)
@@ -111,7 +113,7 @@ def _train(
     if config.together_epochs:
         parts.encoder, history["together"] = tune_together(parts, module, splits, config, work)
         train, dev = _embeddings(parts.encoder, splits, config, work)
-        imagined = _imagined(parts, unseen, splits, train, config)
+        imagined = ImaginedEmbeddings(parts.encoder, told, splits.train, train)
         evaluate = dev_evaluation(parts.decoder, module, splits, dev, config)
     if config.self_critical_epochs:
         see = _sight(parts.encoder, splits, train, config, config.blur)
@@ -156,28 +158,15 @@ def _sight(
     return partial(any_view, embeddings)
 
 
-def _imagined(
-    parts: Parts,
-    unseen: Sequence[tuple[str, ...]],
-    splits: Splits,
-    train: Tensor,
-    config: TrainingConfig,
-) -> ImaginedEmbeddings:
-    """Of what is read first: the unseen, then what train's captions tell of."""
-    told = _read_first(unseen, config, splits)
-    return ImaginedEmbeddings(parts.encoder, told, splits.train, train)
-
-
 def _pretraining(
     parts: Parts,
     mapper: StandardizedMapper,
     imagined: ImaginedEmbeddings,
-    unseen: Sequence[tuple[str, ...]],
+    told: Sequence[tuple[str, ...]],
     splits: Splits,
     dev: Tensor,
     config: TrainingConfig,
 ) -> Stage:
-    told = _read_first(unseen, config, splits)
     if not config.pretrain_mapper:
         texts = [caption for captions in told for caption in captions]
         return pretraining_stage(parts, texts, splits, config)

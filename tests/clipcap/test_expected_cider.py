@@ -139,6 +139,23 @@ def test_what_embeddings_tell_of_is_learned(tmp_path: Path) -> None:
     assert best == list(range(len(things)))
 
 
+@pytest.mark.parametrize(
+    ("said", "spread", "named"),
+    [
+        ([("...",), ("",)], 1, "no word"),
+        ([("a dog",), ("two men",)], 0, "same embedding"),
+        ([("a dog",), ("a dog",)], 1, "same captions"),
+    ],
+)
+def test_where_there_is_nothing_to_learn_it_says_so(
+    said: list[tuple[str]], spread: int, named: str
+) -> None:
+    images = spread * torch.eye(2, 4)[:, None]
+    dev = (said, images[:, 0])
+    with pytest.raises(TrainingError, match=named):
+        expected_cider_stage(said, [], lambda i: images[i, 0], dev, images, EXPECTING_CONFIG)
+
+
 def test_a_bundle_ranks_by_it_and_keeps_it(expecting_bundle: Path, tmp_path: Path) -> None:
     bundle = bundles.load(expecting_bundle)
     assert bundle.expected_cider is not None
