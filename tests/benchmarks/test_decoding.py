@@ -18,6 +18,8 @@ from clipcap.precision import possible_modes
 from clipcap.search import search
 from tests.clipcap.decoders import STOP, random_decoder, random_prefix, vocabulary
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

@@ -109,6 +109,7 @@ def test_a_ring_outlives_the_connection_of_the_ring_before(valkey: Valkey) -> No
     assert waiting(valkey) == 2
 
 
+@pytest.mark.slow
 def test_a_broker_that_freezes_does_not_hang_the_upload() -> None:
     server = Valkey()
     try:

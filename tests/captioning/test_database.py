@@ -204,6 +204,7 @@ def test_a_postgresql_that_is_away_is_unavailable_in_one_line(tmp_path: Path) ->
     database.close()
 
 
+@pytest.mark.slow
 def test_a_postgresql_that_restarts_is_found_again() -> None:
     server = postgresql()
     with server.database() as url:
@@ -223,6 +224,7 @@ def test_a_postgresql_that_restarts_is_found_again() -> None:
         database.close()
 
 
+@pytest.mark.slow
 def test_a_postgresql_that_has_fallen_silent_is_unavailable_until_it_speaks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -259,6 +261,7 @@ def test_a_postgresql_that_has_fallen_silent_is_unavailable_until_it_speaks(
         database.close()
 
 
+@pytest.mark.slow
 def test_a_glance_at_a_postgresql_that_has_fallen_silent_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -314,6 +317,7 @@ def test_a_glance_at_what_no_value_of_python_is_fails_as_elsewhere() -> None:
         database.close()
 
 
+@pytest.mark.slow
 def test_a_glance_that_is_never_quite_silent_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("captioning.database.SILENCE_S", 1)
     talking = """DO $$ BEGIN

@@ -17,6 +17,8 @@ from captioning.queue import Queue
 from captioning.settings import Settings
 from captioning.sweeper import sweep
 
+pytestmark = pytest.mark.slow
+
 UPLOADER = """
 import io, resource, sys
 from PIL import Image

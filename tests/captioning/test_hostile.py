@@ -55,6 +55,7 @@ for _ in range(4):
 """
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_over_rounds_of_the_corpus() -> None:
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", ROUNDS]

@@ -487,6 +487,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // unit)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "most_mib"), [("RGB", 300), ("RGBA", 500)])
 def test_the_largest_image_is_held_once_and_not_at_each_step(mode: str, most_mib: int) -> None:
     """Its pixels alone are 153 MiB; a transparent one is resampled in another form."""

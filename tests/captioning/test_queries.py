@@ -327,6 +327,7 @@ def plans(
             yield str(connection.exec_driver_sql(f"{explain} {statement}", parameters).all())
 
 
+@pytest.mark.slow
 def test_the_head_of_a_long_queue_is_read_from_an_index_in_order(database: Database) -> None:
     """By a claim, and by an upload that looks for its place."""
     many_wait(database)

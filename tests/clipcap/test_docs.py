@@ -24,6 +24,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_docs(
     command: str, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -114,6 +114,7 @@ def test_candidates_stay_what_search_found(bundled: Decoder) -> None:
     assert ranked == [[snow, running, men], [girl]]
 
 
+@pytest.mark.slow
 def test_what_embeddings_tell_of_is_learned(tmp_path: Path) -> None:
     """Of images that are there, and of such as are not: each kind knows words of its own."""
     generator = torch.Generator().manual_seed(0)
@@ -156,6 +157,7 @@ def test_where_there_is_nothing_to_learn_it_says_so(
         expected_cider_stage(said, [], lambda i: images[i, 0], dev, images, EXPECTING_CONFIG)
 
 
+@pytest.mark.slow
 def test_a_bundle_ranks_by_it_and_keeps_it(expecting_bundle: Path, tmp_path: Path) -> None:
     bundle = bundles.load(expecting_bundle)
     assert bundle.expected_cider is not None
@@ -257,6 +259,7 @@ def test_a_recipe_that_ranks_by_what_it_does_not_learn_is_refused() -> None:
         read_config(None, {"text_only": True, "expected_cider_epochs": 1})
 
 
+@pytest.mark.slow
 def test_a_run_measures_dev_by_what_its_bundle_will_say(
     bundled: Decoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,6 +162,7 @@ def test_a_precision_errs_by_no_more_than_it_may(mode: Any) -> None:
     assert error.norm() < LARGEST_ERROR[mode] * (wanted - wanted.mean(dim=1, keepdim=True)).norm()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     "options",

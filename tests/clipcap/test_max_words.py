@@ -12,6 +12,8 @@ from clipcap.search import search
 from tests.clipcap.decoders import STOP, random_decoder, random_prefix, vocabulary
 from tests.tiny_bundle import COLOURS, SENTENCES
 
+pytestmark = pytest.mark.slow
+
 
 def words(ids: list[int]) -> int:
     return 1 + sum(token % 2 == 0 for token in ids[1:])

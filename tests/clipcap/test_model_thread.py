@@ -11,6 +11,8 @@ import torch
 
 from clipcap.model_thread import model_thread
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

@@ -48,6 +48,7 @@ def test_a_folded_tower_sees_the_same_without_norms(name: str) -> None:
         torch.testing.assert_close(tower(pixels), seen, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOWERS)
 def test_folded_in_training_it_learns_and_is_stored_as_it_was(name: str) -> None:
     tower = tower_with_statistics(name).double()

@@ -105,6 +105,7 @@ def test_attention_that_reads_its_weights_itself_stays() -> None:
     assert functional.linear(torch.ones(8), layers[0].out_proj.weight).shape == (8,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_a_captioner_captions_in_every_precision_whatever_the_batch(
     mode: Any, tiny_bundle: Any

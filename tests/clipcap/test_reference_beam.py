@@ -18,6 +18,8 @@ from tests.clipcap.decoders import (
     vocabulary,
 )
 
+pytestmark = pytest.mark.slow
+
 NETS = 240
 
 

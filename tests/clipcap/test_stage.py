@@ -85,6 +85,7 @@ def test_a_stage_ends_when_nothing_has_got_better_and_keeps_its_best(tmp_path: P
     assert run_stage(again, configure(patience=3), tmp_path) == history
 
 
+@pytest.mark.slow
 def test_the_average_of_the_weights_is_measured_and_kept(tmp_path: Path) -> None:
     decay, seen = 0.8, []
     plain = line_stage(epochs=1)
@@ -167,6 +168,7 @@ def test_two_processes_train_what_one_would(tmp_path: Path) -> None:
             torch.testing.assert_close(two[key], tensor, rtol=0.02, atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regime", [{"freeze_decoder": True}, {"lora_rank": 2}])
 def test_a_decoder_may_stay_as_it_is_or_learn_by_low_rank_additions(
     regime: dict[str, object], tiny_bundle: Path, tmp_path: Path
@@ -191,6 +193,7 @@ def test_a_decoder_may_stay_as_it_is_or_learn_by_low_rank_additions(
     assert "green" in caption.text
 
 
+@pytest.mark.slow
 def test_a_transformer_mapper_learns_to_caption(tiny_bundle: Path, tmp_path: Path) -> None:
     data = build_colour_data(tmp_path / "data")
     tower = build_tiny_tower(tmp_path / "tower")

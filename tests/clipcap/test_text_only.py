@@ -16,6 +16,8 @@ from clipcap.training.run import train
 from clipcap.training.text_only import with_noise
 from tests.tiny_bundle import READING_TOWER, TINY_CONFIG, build_colour_data, build_tiny_tower
 
+pytestmark = pytest.mark.slow
+
 
 def test_noise_has_the_variance_asked_for_and_leaves_the_length_at_one() -> None:
     torch.manual_seed(0)

@@ -43,6 +43,7 @@ def trained(
     return encoders.load_folder(tower), encoders.load_folder(folder / "out" / "clip"), history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [READING_TOWER, CONVOLUTIONAL_TOWER], ids=["vit", "timm"])
 def test_the_tower_learns_with_the_captions(model: dict[str, object], tmp_path: Path) -> None:
     before, after, history = trained(model, tmp_path)
@@ -53,6 +54,7 @@ def test_the_tower_learns_with_the_captions(model: dict[str, object], tmp_path: 
     assert after.text is not None
 
 
+@pytest.mark.slow
 def test_what_is_locked_stays(tmp_path: Path) -> None:
     before, after, _ = trained(CONVOLUTIONAL_TOWER, tmp_path)
     stored, kept = (encoders.load_clip(e).model.visual.state_dict() for e in (before, after))

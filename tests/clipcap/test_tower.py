@@ -93,6 +93,7 @@ def test_the_first_view_is_the_image_as_it_is(tmp_path: Path) -> None:
     assert not torch.allclose(views[:, 1], views[:, 2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [READING_TOWER, CONVOLUTIONAL_TOWER], ids=["vit", "timm"])
 def test_tuning_brings_images_and_captions_together(
     model: dict[str, object], tmp_path: Path
@@ -106,6 +107,7 @@ def test_tuning_brings_images_and_captions_together(
     torch.testing.assert_close(again.encode(pixels), encoder.encode(pixels))
 
 
+@pytest.mark.slow
 def test_what_is_locked_and_the_statistics_of_batch_norms_stay(tmp_path: Path) -> None:
     tuned, _, _ = tune(CONVOLUTIONAL_TOWER, tmp_path, epochs=1)
     untuned = encoders.load_folder(tmp_path / "tower")
@@ -123,6 +125,7 @@ def test_a_text_side_that_cannot_read_captions_is_refused(tmp_path: Path) -> Non
         encoders.load_clip(encoder)
 
 
+@pytest.mark.slow
 def test_captions_of_an_image_nobody_has_come_together(tmp_path: Path) -> None:
     unseen = [(f"{thing} one", f"{thing} two") for thing in ("dog", "cat", "boat", "man", "street")]
     apart = []

@@ -239,6 +239,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
         train(build_colour_data(tmp_path / "data"), tmp_path / "out", config)
 
 
+@pytest.mark.slow
 def test_no_dev_caption_is_read_while_pretraining(tmp_path: Path) -> None:
     from clipcap.training.run import _read_first, _unseen
 
@@ -258,6 +259,7 @@ def test_no_dev_caption_is_read_while_pretraining(tmp_path: Path) -> None:
     assert all("a red square" not in captions for captions in read_first)
 
 
+@pytest.mark.slow
 def test_each_stage_smooths_labels_by_its_own_share(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle = bundles.load(tiny_bundle)
     parts = Parts(bundle.encoder, bundle.decoder, bundle.mapper)
@@ -361,6 +363,7 @@ def kill_once(command: list[str], stage: Path) -> None:
     process.wait()
 
 
+@pytest.mark.slow
 def test_a_tower_may_be_tuned_alone(tmp_path: Path) -> None:
     """For a mean of several (recipes/average_towers.py), before anything learns to caption."""
     data = build_colour_data(tmp_path / "data")
@@ -405,6 +408,7 @@ def test_a_stage_that_has_not_begun_may_be_described_anew(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_training_goes_on_from_a_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
     """A stranger's way: start from a bundle that exists, with data in one folder."""
     from clipcap import Captioner
@@ -428,6 +432,7 @@ def test_training_goes_on_from_a_bundle(tiny_bundle: Path, tmp_path: Path) -> No
     assert str(tmp_path) not in config_file  # no path of the machine that trained it
 
 
+@pytest.mark.slow
 def test_training_reads_images_inside_shards(tiny_bundle: Path, tmp_path: Path) -> None:
     files = {}
     for split in ("train", "dev"):

@@ -11,6 +11,8 @@ from captioning.local import child as child_module
 from captioning.local.child import Child
 from tests.local.conftest import DYING, SLEEPER, STUBBORN, MakeChild, is_up, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def die(child: Child) -> int:
     codes: list[int | None] = []

@@ -20,6 +20,8 @@ from captioning.local.errors import StartError
 from captioning.local.supervisor import StopNow, Supervisor
 from tests.local.conftest import DYING, SLEEPER, STUBBORN, MakeChild, is_up
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Stage:

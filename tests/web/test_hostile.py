@@ -19,6 +19,7 @@ REFUSALS = {
 }
 
 
+@pytest.mark.slow
 def test_each_file_gets_its_answer_and_nothing_else_happens(
     client: FlaskClient, queue: Queue
 ) -> None:

@@ -77,6 +77,7 @@ def quick(examples: int, **more: Any) -> settings:
     )
 
 
+@pytest.mark.slow
 def test_every_operation_answers_as_described(schema: OpenApiSchema) -> None:
     for found in schema.get_all_operations():
         operation = found.ok()
@@ -89,6 +90,7 @@ def test_every_operation_answers_as_described(schema: OpenApiSchema) -> None:
         ask()
 
 
+@pytest.mark.slow
 def test_sequences_of_operations_answer_as_described(schema: OpenApiSchema, queue: Queue) -> None:
     """Each goes on with the ids that the ones before were given."""
     seen: set[tuple[str, str, int]] = set()

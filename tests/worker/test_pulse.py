@@ -22,6 +22,8 @@ from worker import pulse as pulse_module
 from worker.pulse import STUCK_EXIT_CODE, Pulse
 from worker.station import Station
 
+pytestmark = pytest.mark.slow
+
 
 def eventually(condition: Callable[[], bool], timeout_s: float = 30) -> None:
     deadline = time.monotonic() + timeout_s
