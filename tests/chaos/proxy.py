@@ -110,6 +110,7 @@ class Proxy:
 
 def _reset(writer: asyncio.StreamWriter) -> None:
     there = writer.get_extra_info("socket")
-    if there is not None and there.family == socket.AF_INET:
+    left_already = there is None or there.fileno() < 0
+    if not left_already and there.family == socket.AF_INET:
         there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     writer.transport.abort()
