@@ -12,8 +12,6 @@ from clipcap.search import search
 from tests.clipcap.decoders import STOP, random_decoder, random_prefix, vocabulary
 from tests.tiny_bundle import COLOURS, SENTENCES
 
-pytestmark = pytest.mark.slow
-
 
 def words(ids: list[int]) -> int:
     return 1 + sum(token % 2 == 0 for token in ids[1:])
@@ -48,6 +46,7 @@ def test_a_limit_that_nothing_reaches_changes_nothing(method: str) -> None:
             assert method == "beam" or after[0].token_ids == before[0].token_ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["beam", "greedy"])
 @pytest.mark.parametrize("limit", [3, 4])
 def test_what_is_said_is_one_of_the_sentences_learnt(

@@ -11,8 +11,6 @@ import torch
 
 from clipcap.model_thread import model_thread
 
-pytestmark = pytest.mark.slow
-
 CPU = torch.device("cpu")
 
 
@@ -43,6 +41,7 @@ def test_a_forked_process_has_a_thread_of_its_own() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["clipcap.captioner", "clipcap.cli", "worker.__main__"])
 @pytest.mark.parametrize("chosen", [None, "77"])
 def test_threads_that_wait_go_to_sleep_soon(program: str, chosen: str | None) -> None:

@@ -18,8 +18,6 @@ from tests.clipcap.decoders import (
     vocabulary,
 )
 
-pytestmark = pytest.mark.slow
-
 NETS = 240
 
 
@@ -52,6 +50,7 @@ def plain_reference(
     return [beams[i][: int(lengths[i])] for i in ranked]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", range(8))
 def test_it_equals_the_authors_token_for_token(chunk: int) -> None:
     for seed in range(chunk, NETS, 8):

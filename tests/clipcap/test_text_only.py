@@ -16,8 +16,6 @@ from clipcap.training.run import train
 from clipcap.training.text_only import with_noise
 from tests.tiny_bundle import READING_TOWER, TINY_CONFIG, build_colour_data, build_tiny_tower
 
-pytestmark = pytest.mark.slow
-
 
 def test_noise_has_the_variance_asked_for_and_leaves_the_length_at_one() -> None:
     torch.manual_seed(0)
@@ -30,6 +28,7 @@ def test_noise_has_the_variance_asked_for_and_leaves_the_length_at_one() -> None
     torch.testing.assert_close(with_noise(embedding, 0.0), embedding)
 
 
+@pytest.mark.slow
 def test_a_captioner_learns_from_captions_whose_images_it_cannot_see(tmp_path: Path) -> None:
     """The training images are all of one grey; only their captions tell of colours."""
     data = build_colour_data(tmp_path / "data")
@@ -68,6 +67,7 @@ def test_what_needs_images_is_refused(fields: dict[str, str]) -> None:
         read_config(None, {"text_only": "true", **fields})
 
 
+@pytest.mark.slow
 def test_a_mapper_learns_from_texts_before_it_sees_images(tmp_path: Path) -> None:
     """A decoder that reads on its own cannot know the colour that comes next."""
     text = tmp_path / "text.jsonl"

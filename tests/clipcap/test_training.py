@@ -408,7 +408,6 @@ def test_a_stage_that_has_not_begun_may_be_described_anew(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_training_goes_on_from_a_bundle(tiny_bundle: Path, tmp_path: Path) -> None:
     """A stranger's way: start from a bundle that exists, with data in one folder."""
     from clipcap import Captioner

@@ -22,8 +22,6 @@ from worker import pulse as pulse_module
 from worker.pulse import STUCK_EXIT_CODE, Pulse
 from worker.station import Station
 
-pytestmark = pytest.mark.slow
-
 
 def eventually(condition: Callable[[], bool], timeout_s: float = 30) -> None:
     deadline = time.monotonic() + timeout_s
@@ -114,6 +112,7 @@ def test_the_jobs_of_a_dead_worker_are_done_by_another(quick: Queue, station: St
     assert read(quick, handle.id).attempts == 2
 
 
+@pytest.mark.slow
 def test_an_idle_worker_asks_little_of_its_database(quick: Queue, station: Station) -> None:
     asked: defaultdict[str, list[str]] = defaultdict(list)
 
@@ -139,6 +138,7 @@ def test_an_idle_worker_asks_little_of_its_database(quick: Queue, station: Stati
     assert each("sweep", "UPDATE turn") <= 4.5
 
 
+@pytest.mark.slow
 def test_a_hung_model_ends_the_process(
     quick: Queue, captioner: Captioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +166,7 @@ def test_a_hung_model_ends_the_process(
     assert set(exits) == {STUCK_EXIT_CODE}
 
 
+@pytest.mark.slow
 def test_an_idle_worker_is_not_taken_for_hung(
     quick: Queue, station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
