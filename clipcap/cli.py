@@ -13,6 +13,7 @@ from clipcap.commands.evaluate import evaluate
 from clipcap.commands.info import info
 from clipcap.commands.train import train
 from clipcap.errors import ClipCapError
+from clipcap.heap import keep_freed_memory
 
 
 class OneLineErrors(click.Group):
@@ -32,6 +33,7 @@ class OneLineErrors(click.Group):
 @click.version_option(package_name="captioning")
 def main() -> None:
     """Caption photographs with ClipCap, train a captioner of your own, measure it."""
+    keep_freed_memory()
 
 
 for command in (caption, convert, data, evaluate, info, train):

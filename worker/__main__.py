@@ -10,6 +10,7 @@ from captioning.migrate import require_current
 from captioning.queue import Queue
 from captioning.settings import load_settings
 from clipcap import ClipCapError
+from clipcap.heap import keep_freed_memory
 from worker import models
 from worker.app import make_app, run
 from worker.pulse import Pulse
@@ -17,6 +18,7 @@ from worker.station import Station
 
 
 def main() -> int:
+    keep_freed_memory()
     try:
         settings = load_settings()
         logs.configure(settings.log_format)

@@ -1,0 +1,59 @@
+"""Freed memory is kept: what is allocated next needs no new pages."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from clipcap.heap import keep_freed_memory
+
+# In a thread, as a model computes, and in a process of its own: the setting cannot be taken back.
+PROGRAM = """
+import resource, sys
+from threading import Thread
+
+from clipcap.heap import keep_freed_memory
+
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+
+import torch
+
+def work():
+    for _ in range(10):
+        torch.ones(2**24)
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    thread = Thread(target=work)
+    thread.start()
+    thread.join()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+print(faults())
+"""
+
+
+def faults(mode: str) -> int:
+    command = [sys.executable, "-c", PROGRAM, mode]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux'")
+def test_kept_memory_has_its_pages_already() -> None:
+    assert faults("keep") * 5 < faults("return")
+
+
+def test_other_systems_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not keep_freed_memory()
+
+
+def test_other_c_libraries_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    assert not keep_freed_memory()
