@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
+from captioning.errors import CaptioningError
+from clipcap import cli
 from clipcap.heap import keep_freed_memory
+from worker import __main__ as worker
 
 # In a thread, as a model computes, and in a process of its own: the setting cannot be taken back.
 PROGRAM = """
@@ -43,7 +48,7 @@ def faults(mode: str) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux'")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_kept_memory_has_its_pages_already() -> None:
     assert faults("keep") * 5 < faults("return")
 
@@ -57,3 +62,16 @@ def test_other_c_libraries_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())
     assert not keep_freed_memory()
+
+
+def test_the_command_and_the_worker_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_settings() -> None:
+        raise CaptioningError("none")
+
+    kept: list[str] = []
+    monkeypatch.setattr(cli, "keep_freed_memory", lambda: kept.append("command"))
+    monkeypatch.setattr(worker, "keep_freed_memory", lambda: kept.append("worker"))
+    monkeypatch.setattr(worker, "load_settings", no_settings)
+    CliRunner().invoke(cli.main, ["info", "--help"])
+    assert worker.main() == 1
+    assert kept == ["command", "worker"]
