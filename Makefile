@@ -55,11 +55,10 @@ bundled-model: venv-dev ## Train the bundled model on DATA=folder (see recipes/b
 	$(BIN)/python recipes/group_captions.py "$(DATA)/text/captions.jsonl.gz" runs/texts.jsonl
 	$(BIN)/python recipes/efficientnet_tower.py runs/tower "$(DATA)/flickr8k" runs/texts.jsonl
 	for seed in 0 1; do $(BIN)/clipcap train "$(DATA)/flickr8k" --out runs/tower-$$seed --seed $$seed \
-		--config recipes/bundled.toml --encoder runs/tower --pretrain-text runs/texts.jsonl \
-		--pretrain-epochs 0 --epochs 0 || exit; done
+		--config recipes/tower.toml --encoder runs/tower --pretrain-text runs/texts.jsonl || exit; done
 	$(BIN)/python recipes/average_towers.py runs/averaged runs/tower-0.work/tuned runs/tower-1.work/tuned
 	$(BIN)/clipcap train "$(DATA)/flickr8k" --out runs/bundled --config recipes/bundled.toml \
-		--encoder runs/averaged --pretrain-text runs/texts.jsonl --tower-epochs 0
+		--encoder runs/averaged --pretrain-text runs/texts.jsonl
 	$(BIN)/clipcap evaluate runs/bundled "$(DATA)/flickr8k/dev" --json runs/bundled.json
 
 clean: ## Remove what was built and cached; data/ and runs/ stay
