@@ -48,11 +48,12 @@ def checked(text: str, base: httpx.URL | None = None) -> httpx.URL:
     """
     try:
         url = base.join(text) if base else httpx.URL(text)
-        host = url.host
-    # Half a surrogate pair, and a name in Punycode that stands for no name, are found later.
-    except (httpx.InvalidURL, UnicodeError) as error:
+        # Half a surrogate pair, a name in Punycode that stands for no name, a zone that is not
+        # ASCII: some of it is found only when these are asked for, as they will be.
+        parts = (url.host, url.raw_host, url.netloc)
+    except (httpx.InvalidURL, ValueError) as error:
         raise Refused("This is not an address.") from error
-    if url.scheme not in ("http", "https") or not host or len(text) > MAX_URL_LENGTH:
+    if url.scheme not in ("http", "https") or not all(parts) or len(text) > MAX_URL_LENGTH:
         raise Refused("Only addresses that begin with http:// or https:// are asked.")
     if url.port is not None and not 0 < url.port < 2**16:
         raise Refused("There is no such port.")

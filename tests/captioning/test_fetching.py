@@ -5,12 +5,16 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
+import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from captioning.errors import ImageTooLarge, ImageUnfetchable, ImageUrlRefused
 from captioning.fetching import MAX_REDIRECTS, fetch
-from captioning.outgoing import is_public
+from captioning.outgoing import Refused, checked, is_public
 from tests.factories import photo
 from tests.sites import Answer, Site, always, respond
 
@@ -64,6 +68,8 @@ def test_nothing_is_asked_of_our_own_network(site: Callable[[Answer], Site], hos
         "http://host:99999999/",
         "http://ho\0st/",
         "http://xn--a/",
+        "http://[2606:4700::1111%25é]/",
+        "http://[fe80::1%é]/",
         "http://host/\ud800",
         "http://host/" + "a" * 3000,
     ],
@@ -71,6 +77,21 @@ def test_nothing_is_asked_of_our_own_network(site: Callable[[Answer], Site], hos
 def test_what_is_no_address_of_the_web_is_refused(url: str) -> None:
     with pytest.raises(ImageUrlRefused):
         fetch(url, max_bytes=MAX_BYTES)
+
+
+ODD = st.text(st.sampled_from("htps:/[]%@?#.-_xn1:25é\u3002\ud800\\ \n"), max_size=12)
+PLACES = ["{}", "//{}", "http:{}", "http://{}", "http://[{}]/", "http://[fe80::1%25{}]/"]
+
+
+@given(odd=ODD, place=st.sampled_from(PLACES))
+def test_whatever_is_taken_for_an_address_can_be_asked(odd: str, place: str) -> None:
+    """It may come from a form, or from a site that redirects."""
+    for base in (None, httpx.URL("https://host.example/a")):
+        with suppress(Refused):
+            url = checked(place.format(odd), base)
+            assert url.host
+            assert url.raw_host
+            assert url.netloc.decode()
 
 
 def test_a_name_with_one_private_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -275,10 +275,11 @@ def test_what_kills_its_senders_is_given_up(database: Database) -> None:
     assert [delivery.status for delivery in deliveries(database)] == [DeliveryStatus.FAILED]
 
 
+@pytest.mark.parametrize("url", ["no address", "http://[2606:4700::1111%25é]/"])
 def test_an_address_that_nobody_checked_does_not_keep_a_job_from_ending(
-    database: Database,
+    database: Database, url: str
 ) -> None:
-    end(database, add(database, "no address"))
+    end(database, add(database, url))
     answer = messages.send(taken(database), ())
     assert (answer.received, answer.hopeless) == (False, True)
 
@@ -384,6 +385,7 @@ def test_after_a_change_the_old_secret_signs_for_a_day(database: Database) -> No
         "http://[::ffff:10.0.0.1]/",
         "http://169.254.169.254/latest",
         "http://xn--a/",
+        "http://[2606:4700::1111%25é]/",
         "https://receiver.example/" + "a" * 2000,
     ],
 )
