@@ -26,7 +26,7 @@ from word_vectors import word_vectors
 from clipcap import encoder as encoders
 from clipcap.data import Splits, read_splits, read_texts
 from clipcap.training.embeddings import read_pixels
-from clipcap.training.text import clean
+from clipcap.training.text import clean, unspelled
 
 FEATURES = 1280
 MEASURED_IMAGES = 1000
@@ -133,11 +133,16 @@ def set_projection(projection: torch.nn.Linear, mean: torch.Tensor, std: torch.T
 @torch.no_grad()
 def set_words(model: open_clip.CLIP, splits: Splits, texts: Path) -> None:
     """Begin the text side with word vectors, as small as the random ones were."""
-    own = {clean(caption, lowercase=True) for e in splits.dev for caption in e.captions}
-    captions = [clean(c, lowercase=True) for told in read_texts(texts) for c in told]
-    captions += [clean(caption, lowercase=True) for e in splits.train for caption in e.captions]
+    held_out = {unspelled(caption) for example in splits.dev for caption in example.captions}
+    told = [*read_texts(texts), *(example.captions for example in splits.train)]
+    captions = [
+        clean(caption, lowercase=True)
+        for of_one in told
+        for caption in of_one
+        if unspelled(caption) not in held_out
+    ]
     tokenizer = open_clip.SimpleTokenizer(context_length=MODEL_CFG["text_cfg"]["context_length"])
-    tokens = tokenizer([caption for caption in captions if caption not in own])
+    tokens = tokenizer(captions)
     words = model.token_embedding.weight
     ids, vectors = word_vectors(tokens, words.shape[1])
     words[ids] = vectors * words.std()
