@@ -9,7 +9,10 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from PIL import Image, ImageOps
@@ -33,6 +36,8 @@ else:
 STORED_SIDE_PX = 1024
 THUMBNAIL_SIDE_PX = 320
 JPEG_QUALITY = 90
+DECODED_AT_ONCE_PX = 40_000_000
+"""In all threads of a process together. A pixel takes up to 14 bytes while it is decoded."""
 MAX_JPEG_SCANS = 100
 """A progressive JPEG has ten or so. Each costs a pass over all pixels and may be 60 bytes long:
 a file of a megabyte could keep a core busy for many minutes."""
@@ -122,15 +127,44 @@ def _count_scans(jpeg: bytes) -> int:
     return scans
 
 
+class _Room:
+    """For so many pixels at once. Who comes first is first; one that is larger is let in alone."""
+
+    def __init__(self, pixels: int) -> None:
+        self._size = self._left = pixels
+        self._turn = threading.Lock()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        pixels = min(pixels, self._size)
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: self._left >= pixels)
+            self._left -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += pixels
+                self._changed.notify()
+
+
+_room = _Room(DECODED_AT_ONCE_PX)
+
+
 def _decode(image: Image.Image) -> Image.Image:
     try:
+        pixels = image.width * image.height
         # A JPEG decodes straight to the smallest of 1/2, 1/4, 1/8 that is still large enough.
         image.draft("RGB", (STORED_SIDE_PX, STORED_SIDE_PX))
-        image.load()
-        # Reduced before all else: a small file may hold 160 MB of pixels, and each further
-        # step at full size would hold them again.
-        reduced = _eight_bits(image)
-        reduced.thumbnail((STORED_SIDE_PX, STORED_SIDE_PX), Image.Resampling.LANCZOS)
+        if not image.info.get("progressive"):  # of which a decoder keeps the whole all the same
+            pixels = image.width * image.height
+        with _room.taken(pixels):
+            image.load()
+            # Reduced before all else: a small file may hold 160 MB of pixels, and each further
+            # step at full size would hold them again.
+            reduced = _eight_bits(image)
+            reduced.thumbnail((STORED_SIDE_PX, STORED_SIDE_PX), Image.Resampling.LANCZOS)
         return _on_white(ImageOps.exif_transpose(reduced))
     except MemoryError:
         raise

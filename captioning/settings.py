@@ -106,7 +106,10 @@ class Settings(BaseSettings):
         default=20_000_000, gt=0, description="Largest file that is accepted, in bytes."
     )
     max_image_pixels: int = Field(
-        default=40_000_000, gt=0, description="Largest width x height that is decoded."
+        default=40_000_000,
+        gt=0,
+        le=89_478_485,
+        description="Largest width x height that is decoded, up to the 89 million of Pillow.",
     )
     max_images_per_upload: int = Field(default=100, gt=0, description="Most images in one upload.")
     max_upload_bytes: int = Field(

@@ -476,15 +476,32 @@ def test_a_frame_larger_than_its_screen_is_counted() -> None:
         take(bytes(gif))
 
 
-MEASURE = """
-import resource, sys
-unit = 1024 if sys.platform == "linux" else 1024**2
+MEASURE = r"""
+import re, resource, sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from captioning.images import normalise
+
+def peak_mib():
+    if sys.platform == "linux":  # where ru_maxrss begins with the parent's
+        return int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024**2
+
 data = sys.stdin.buffer.read()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-normalise(data, max_bytes=20_000_000, max_pixels=40_000_000)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // unit)
+at_once = int(sys.argv[1])
+before = peak_mib()
+with ThreadPoolExecutor(at_once) as pool:
+    for _ in range(at_once):
+        pool.submit(normalise, data, max_bytes=20_000_000, max_pixels=40_000_000)
+print(peak_mib() - before)
 """
+
+
+def measured_mib(data: bytes, *, at_once: int) -> int:
+    command = [sys.executable, "-c", MEASURE, str(at_once)]
+    root = Path(__file__).parents[2]
+    measured = subprocess.run(command, input=data, capture_output=True, check=True, cwd=root)
+    return int(measured.stdout)
 
 
 @pytest.mark.slow
@@ -492,7 +509,19 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // unit)
 def test_the_largest_image_is_held_once_and_not_at_each_step(mode: str, most_mib: int) -> None:
     """Its pixels alone are 153 MiB; a transparent one is resampled in another form."""
     data = photo((8000, 4990), mode=mode, format="PNG", compress_level=1)
-    command = [sys.executable, "-c", MEASURE]
-    root = Path(__file__).parents[2]
-    measured = subprocess.run(command, input=data, capture_output=True, check=True, cwd=root)
-    assert int(measured.stdout) < most_mib
+    assert measured_mib(data, at_once=1) < most_mib
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("size", "form"),
+    [
+        ((4000, 3000), {"format": "WEBP"}),
+        ((6000, 4000), {"format": "JPEG", "progressive": True, "subsampling": 0}),
+    ],
+)
+def test_many_at_once_wait_for_room(size: tuple[int, int], form: dict[str, Any]) -> None:
+    """A web server has many threads, and its memory an end."""
+    data = photo(size, **form)
+    assert measured_mib(data, at_once=1) > 100
+    assert measured_mib(data, at_once=16) < 800

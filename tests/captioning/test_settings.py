@@ -188,6 +188,7 @@ def test_an_unknown_setting_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) 
         ("MODELS", "a b"),
         ("MODELS", "x" * 101),
         ("MAX_IMAGE_BYTES", "20MB"),
+        ("MAX_IMAGE_PIXELS", "100000000"),
         ("BATCH_SIZE", "0"),
         ("MAX_ATTEMPTS", "-1"),
         ("ALLOWED_HOSTS", "https://captions.example"),
