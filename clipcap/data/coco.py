@@ -26,18 +26,23 @@ def is_coco(data: dict[str, Any]) -> bool:
 
 
 class KarpathyFile:
-    """A `dataset_*.json`, parsed when its first split is read and not again for the next."""
+    """A `dataset_*.json`, parsed once for all its splits."""
 
-    def __init__(self, path: Path, data: dict[str, Any] | None = None) -> None:
+    def __init__(self, path: Path) -> None:
+        """Raises: DataError."""
         self._path = path
-        self._data = data
+        self._data = read_json_object(path)
+        if not is_karpathy(self._data):
+            raise DataError(f"{path}: not Karpathy's format: no 'sentences' in 'images'")
+
+    def splits(self) -> list[str]:
+        """Those that it has images of."""
+        named = {row.get("split", "") for row in map(_dict, self._data["images"])}
+        there = {KARPATHY_SPLITS[name] for name in named if name in KARPATHY_SPLITS}
+        return [split for split in dict.fromkeys(KARPATHY_SPLITS.values()) if split in there]
 
     def read(self, split: str, findings: Findings) -> list[Example]:
         """Raises: DataError, naming the image."""
-        if self._data is None:
-            self._data = read_json_object(self._path)
-        if not is_karpathy(self._data):
-            raise DataError(f"{self._path}: not Karpathy's format: no 'sentences' in 'images'")
         finder = ImageFinder(self._path)
         examples = []
         for number, row in enumerate(map(_dict, self._data["images"])):

@@ -42,9 +42,21 @@ class Findings:
 REFUSE = Findings()
 
 
+def is_text(text: str) -> bool:
+    """Whether it can be encoded: JSON may hold half of an emoji that was cut in two."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def with_words(captions: Iterable[str], where: str, findings: Findings) -> tuple[str, ...]:
     """The captions that hold a word at all."""
     captions = tuple(captions)
+    if not all(map(is_text, captions)):
+        findings.problem(f"{where}: a caption holds half of a character (a lone surrogate)")
+        return ()
     kept = tuple(caption for caption in captions if re.search(r"\w", caption))
     if kept and len(kept) < len(captions):
         findings.left_out(f"{where}: {len(captions) - len(kept)} captions without a word")

@@ -5,9 +5,9 @@
 | folders `train` and `dev` (or `test`) | a set in each, of any format below that has no splits |
 | `metadata.jsonl` | a folder of images |
 | `metadata.jsonl` and `embeddings.safetensors` | stored embeddings |
-| `*.tar` | webdataset shards |
 | `dataset*.json` | Karpathy's splits |
 | `captions_*.json`, there or in `annotations` | COCO captions: train, and val as dev |
+| `*.tar` | webdataset shards |
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SPLITS = ("train", "dev", "test")
 WHOLE = "whole"
 """The one split of a set that has none."""
 LOOKED_FOR = (
-    "metadata.jsonl, *.tar, dataset*.json, captions_*.json (there or in annotations/), "
+    "metadata.jsonl, dataset*.json, captions_*.json (there or in annotations/), *.tar, "
     "or folders train and dev that hold one of these"
 )
 
@@ -89,7 +89,7 @@ def recognise(data: Path) -> DataSet:
     splits = {name: part.splits[WHOLE] for name, part in parts.items() if part}
     if splits.keys() >= {"train", "dev"}:
         return DataSet(data, "folders", splits)
-    found = _single(data) or _karpathy(data) or _coco(data)
+    found = _listed(data) or _karpathy(data) or _coco(data) or _shards(data)
     if found:
         return found
     if splits:
@@ -103,7 +103,7 @@ def _one_file(path: Path) -> DataSet:
     if path.suffix == ".json":
         data = read_json_object(path)
         if is_karpathy(data):
-            return _karpathy_file(path, KarpathyFile(path, data))
+            return _karpathy_file(path)
         if is_coco(data):
             return DataSet(path, "COCO captions", {WHOLE: partial(read_coco, path)})
     raise DataError(f"{path}: neither COCO captions nor Karpathy's splits, nor a .tar shard")
@@ -111,10 +111,18 @@ def _one_file(path: Path) -> DataSet:
 
 def _single(folder: Path) -> DataSet | None:
     """A set without splits."""
+    return _listed(folder) or _shards(folder)
+
+
+def _listed(folder: Path) -> DataSet | None:
     if (folder / EMBEDDINGS).is_file():
         return DataSet(folder, "stored embeddings", {WHOLE: partial(read_stored, folder)})
     if (folder / METADATA).is_file():
         return DataSet(folder, "image folder", {WHOLE: partial(read_folder, folder)})
+    return None
+
+
+def _shards(folder: Path) -> DataSet | None:
     shards = sorted(folder.glob("*.tar"))
     if shards:
         return DataSet(folder, "webdataset shards", {WHOLE: partial(read_shards, shards)})
@@ -126,11 +134,13 @@ def _karpathy(folder: Path) -> DataSet | None:
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise DataError(f"{folder}: {names}: name the one that is meant")
-    return _karpathy_file(found[0], KarpathyFile(found[0])) if found else None
+    return _karpathy_file(found[0]) if found else None
 
 
-def _karpathy_file(path: Path, file: KarpathyFile) -> DataSet:
-    return DataSet(path, "Karpathy's splits", {name: partial(file.read, name) for name in SPLITS})
+def _karpathy_file(path: Path) -> DataSet:
+    file = KarpathyFile(path)
+    splits: dict[str, Reader] = {name: partial(file.read, name) for name in file.splits()}
+    return DataSet(path, "Karpathy's splits", splits)
 
 
 def _coco(folder: Path) -> DataSet | None:

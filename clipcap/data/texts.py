@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from clipcap.data.example import is_text
 from clipcap.errors import DataError
 
 
@@ -23,6 +24,8 @@ def read_texts(path: Path) -> list[tuple[str, ...]]:
         captions = row["captions"] if "captions" in row else [row.get("caption")]
         if not isinstance(captions, list) or not all(isinstance(c, str) for c in captions):
             raise DataError(f"{path}, line {number}: needs a 'caption' or a list of 'captions'")
+        if not all(map(is_text, captions)):
+            raise DataError(f"{path}, line {number}: holds half of a character (a lone surrogate)")
         texts.append(tuple(captions))
     return texts
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from clipcap.data import Example, read_evaluation_set, read_splits
+from clipcap.data.check import check
 from clipcap.data.pictures import TarMember
 from clipcap.errors import DataError
 from tests.clipcap.data.sets import (
@@ -51,6 +52,22 @@ def test_karpathys_restval_is_trained_on_and_test_is_kept_apart(karpathy_set: Pa
     (test,) = read_evaluation_set(karpathy_set, "test")
     assert (test.image_id, test.captions) == (14, ("a fish",))
     assert test.image.open().size == (8, 6)
+
+
+def test_of_karpathys_splits_those_that_there_are_count(tmp_path: Path) -> None:
+    images = [karpathy_image(f"{i}.jpg", "train", i, "a cat") for i in range(10)]
+    for number in range(10):
+        write_image(tmp_path / "val2014" / f"{number}.jpg", (number, 0, 0))
+    write_json(tmp_path / "dataset_mine.json", karpathy(images))
+    splits = read_splits(tmp_path, held_out=0.2, seed=0)
+    assert (len(splits.train), len(splits.dev)) == (8, 2)
+    assert check(tmp_path, lambda caption: False).problems == []
+
+
+def test_an_archive_of_the_images_is_not_taken_for_shards(karpathy_set: Path) -> None:
+    before = read_evaluation_set(karpathy_set)
+    write_shard(karpathy_set / "flickr30k-images.tar", {"1.jpg": picture()})
+    assert read_evaluation_set(karpathy_set) == before
 
 
 def test_karpathys_file_can_be_named_itself(karpathy_set: Path) -> None:
@@ -151,7 +168,7 @@ def test_where_there_is_no_dev_a_share_of_train_is_held_out(tmp_path: Path) -> N
 
 def test_what_was_looked_for_is_named(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"looked for metadata\.jsonl, \*\.tar, dataset\*\.json"):
+    with pytest.raises(DataError, match=r"looked for metadata\.jsonl, dataset\*\.json, captions"):
         read_evaluation_set(tmp_path)
     with pytest.raises(DataError, match="no such file or folder"):
         read_evaluation_set(tmp_path / "nowhere")
@@ -177,7 +194,10 @@ def test_a_split_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -
         ({"info": {}}, "neither COCO captions nor Karpathy's"),
         (["a"], "not a JSON object"),
         (karpathy([karpathy_image("1.jpg", "val", 1)]), r"1\.jpg has no caption"),
-        (karpathy([karpathy_image("1.jpg", "train", 1, "a cat")]), "no images of the dev split"),
+        (
+            karpathy([karpathy_image("1.jpg", "train", 1, "a cat")]),
+            "no dev split; Karpathy's splits with train",
+        ),
     ],
 )
 def test_a_bad_annotation_file_is_refused_with_the_place(
