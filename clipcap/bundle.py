@@ -22,16 +22,16 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from safetensors.torch import save_file
 
 from clipcap import decoder as decoders
 from clipcap import encoder as encoders
-from clipcap.decoder import Decoder, load_weights, read_weights
+from clipcap.decoder import Decoder
 from clipcap.encoder import Encoder
 from clipcap.errors import BundleError, OptionsError
 from clipcap.expected_cider import ExpectedCider, ExpectedCiderConfig
 from clipcap.mappers import Mapper, MapperConfig, build_mapper
 from clipcap.options import DecodingOptions
+from clipcap.weights import load_weights, read_weights, write_weights
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "bundle.json"
@@ -183,7 +183,7 @@ def save(
     if config.decoder is None:
         decoder.save(folder / DECODER_FOLDER, dtype)
     weights = {key: value.to(dtype).contiguous() for key, value in mapper.state_dict().items()}
-    save_file(weights, folder / MAPPER_FILE)
+    write_weights(weights, folder / MAPPER_FILE)
     if expected_cider is not None:
         _save_expected_cider(expected_cider, folder, dtype)
     (folder / CARD_FILE).write_text(card)
@@ -230,7 +230,7 @@ def _save_encoder(source: Path, target: Path, dtype: torch.dtype) -> None:
         else tensor
         for key, tensor in weights.items()
     }
-    save_file(stored, target / encoders.WEIGHTS_FILE)
+    write_weights(stored, target / encoders.WEIGHTS_FILE)
     shutil.copyfile(source / encoders.CONFIG_FILE, target / encoders.CONFIG_FILE)
 
 
@@ -259,7 +259,7 @@ def _load_expected_cider(
 def _save_expected_cider(network: ExpectedCider, folder: Path, dtype: torch.dtype) -> None:
     weights = {key: value.to(dtype).contiguous() for key, value in network.state_dict().items()}
     weights["basis"] = network.basis.to(QUARTER)
-    save_file(weights, folder / EXPECTED_CIDER_FILE)
+    write_weights(weights, folder / EXPECTED_CIDER_FILE)
     lines = "".join(" ".join(ngram) + "\n" for ngram in network.listed)
     (folder / NGRAMS_FILE).write_text(lines, encoding="utf-8")
 

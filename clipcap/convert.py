@@ -12,11 +12,12 @@ from clipcap import bundle as bundles
 from clipcap import encoder as encoders
 from clipcap.bundle import BundleConfig
 from clipcap.checkpoint import Checkpoint, read_checkpoint
-from clipcap.decoder import TIED, Decoder, load_tokenizer, require_fit
+from clipcap.decoder import TIED, Decoder, load_tokenizer
 from clipcap.encoder import Encoder
 from clipcap.errors import BundleError
 from clipcap.mappers import TransformerConfig, build_mapper
 from clipcap.options import DecodingOptions
+from clipcap.weights import require_fit
 
 # The CLIP that the authors used, by its width. Plain "ViT-B-32" would compute GELU, not QuickGELU.
 ENCODERS = {512: "ViT-B-32-quickgelu:openai", 640: "RN50x4-quickgelu:openai"}

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
 from clipcap.errors import BundleError
+from clipcap.weights import load_weights, write_weights
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -60,7 +58,7 @@ class Decoder:
         folder.mkdir(parents=True, exist_ok=True)
         weights = self.model.state_dict()
         del weights[TIED]
-        save_file(
+        write_weights(
             {key: tensor.to(dtype).contiguous() for key, tensor in weights.items()},
             folder / WEIGHTS_FILE,
             metadata={"format": "pt"},
@@ -157,52 +155,3 @@ def _forget_where_it_came_from(tokenizer_config: Path) -> None:
     for key in ("is_local", "local_files_only", "name_or_path"):
         config.pop(key, None)
     tokenizer_config.write_text(json.dumps(config, indent=2) + "\n")
-
-
-def load_weights(
-    module: torch.nn.Module, path: Path, *, tied: dict[str, str] | None = None
-) -> None:
-    """Load a safetensors file into a module, refusing what is not exactly the module's.
-
-    `tied` names keys that are not stored because they share another's tensor.
-
-    Raises: BundleError, naming the file and the key.
-    """
-    weights = read_weights(path)
-    for alias, key in (tied or {}).items():
-        if key in weights:
-            weights[alias] = weights[key]
-    require_fit(weights, module.state_dict(), path)
-    module.load_state_dict(weights)
-
-
-def require_fit(
-    weights: Mapping[str, torch.Tensor],
-    wanted: Mapping[str, torch.Tensor],
-    path: Path,
-    prefix: str = "",
-) -> None:
-    """Refuse weights that are not exactly those wanted; `prefix` goes before names in the file.
-
-    Raises: BundleError, naming the file and the key.
-    """
-    for key in sorted(wanted.keys() - weights.keys()):
-        raise BundleError(f"{path}: the weight {prefix + key!r} is missing")
-    for key in sorted(weights.keys() - wanted.keys()):
-        raise BundleError(f"{path}: the weight {prefix + key!r} does not belong to this model")
-    for key, tensor in weights.items():
-        if tensor.shape != wanted[key].shape:
-            raise BundleError(
-                f"{path}: {prefix + key!r} has shape {tuple(tensor.shape)}, "
-                f"the model needs {tuple(wanted[key].shape)}"
-            )
-
-
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a safetensors file. Raises: BundleError."""
-    try:
-        return load_file(path)
-    except FileNotFoundError as error:
-        raise BundleError(f"{path}: no such file") from error
-    except (SafetensorError, OSError) as error:
-        raise BundleError(f"{path}: not a readable safetensors file: {error}") from error

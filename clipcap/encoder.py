@@ -21,7 +21,6 @@ from open_clip.transform import (
 )
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clipcap.clip_score import TextSide, text_side
@@ -29,6 +28,7 @@ from clipcap.errors import BundleError
 from clipcap.images import to_rgb
 from clipcap.norms import fold_norms
 from clipcap.precision import Mode
+from clipcap.weights import write_weights
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
@@ -211,4 +211,4 @@ def save_clip(clip: ClipModel, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG_FILE).write_text(json.dumps(clip.config, indent=2) + "\n")
     weights = {key: tensor.cpu().contiguous() for key, tensor in clip.model.state_dict().items()}
-    save_file(weights, folder / WEIGHTS_FILE)
+    write_weights(weights, folder / WEIGHTS_FILE)

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from clipcap.data.folder import METADATA
 from clipcap.data.stored import EMBEDDINGS, ENCODER, KEY
 from clipcap.errors import DataError
+from clipcap.weights import write_weights
 
 
 def convert_pickle(source: Path, folder: Path, encoder: str) -> int:
@@ -50,7 +50,7 @@ def convert_pickle(source: Path, folder: Path, encoder: str) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     kept = embeddings[list(rows.values())].contiguous()
     part = folder / f"{EMBEDDINGS}.part"
-    save_file({KEY: kept}, part, metadata={ENCODER: encoder})
+    write_weights({KEY: kept}, part, {ENCODER: encoder})
     lines = (json.dumps({"image_id": key, "captions": texts[key]}) for key in rows)
     (folder / METADATA).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     os.replace(part, folder / EMBEDDINGS)

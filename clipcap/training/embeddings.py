@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -19,6 +19,7 @@ from clipcap.data.pictures import Picture
 from clipcap.data.stored import stored_embeddings
 from clipcap.encoder import Encoder
 from clipcap.training.augment import augment
+from clipcap.weights import write_weights
 
 SHARD_IMAGES = 512
 BATCH_IMAGES = 32
@@ -45,7 +46,7 @@ def embed(
             file = folder / f"{number:05d}.safetensors"
             if not file.exists():
                 part = _encode(encoder, shard, views, torch.Generator().manual_seed(number), bar)
-                save_file({"embeddings": part}, file.with_suffix(".part"))
+                write_weights({"embeddings": part}, file.with_suffix(".part"))
                 os.replace(file.with_suffix(".part"), file)
             else:
                 bar.update(len(shard))
@@ -76,7 +77,7 @@ def fingerprint(encoder: Encoder, pictures: Sequence[Picture], views: int) -> st
     """Changes with the tower, the views, the list of images and the size or time of any."""
     digest = hashlib.sha256(f"{encoder.fingerprint()} {views}".encode())
     for picture in pictures:
-        digest.update(f"{picture.stamp()}\n".encode())
+        digest.update(f"{picture.stamp()}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
 
