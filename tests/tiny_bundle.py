@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from clipcap.options import DecodingOptions
 from clipcap.training.config import TrainingConfig
+from clipcap.training.parts import BROUGHT
 from clipcap.training.run import train
 
 COLOURS = ("red", "green", "blue", "white", "black", "yellow", "cyan", "magenta")
@@ -57,6 +58,13 @@ EXPECTING_CONFIG = TINY_CONFIG.model_copy(
     }
 )
 """It ranks by what it has learned to expect."""
+
+
+def going_on_from(bundle: Path, **fields: Any) -> TrainingConfig:
+    """As TINY_CONFIG, but for what the bundle brings."""
+    own = TINY_CONFIG.model_dump(exclude_unset=True, exclude={"start_from", *BROUGHT})
+    return TrainingConfig(**{**own, "start_from": str(bundle), **fields})
+
 
 READING_TOWER = {**TOWER, "text_cfg": {**TOWER["text_cfg"], "vocab_size": 49408}}
 """Its text side has CLIP's vocabulary, so it can be tuned on captions."""

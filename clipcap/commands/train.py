@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from clipcap.errors import TrainingError
 from clipcap.training.config import TrainingConfig, read_config
 
 
@@ -36,8 +37,12 @@ def train(data: Path, out: Path, config: Path | None, **fields: str | None) -> N
     """Train a captioner on DATA: a folder of images with a metadata.jsonl, one that holds such
     folders as `train` and `dev`, COCO captions, Karpathy's splits, or webdataset shards
     (docs/data.md). Started again after a kill, it goes on."""
-    from clipcap.training.run import train as run
-
+    try:
+        from clipcap.training.run import train as run
+    except ModuleNotFoundError as error:
+        raise TrainingError(
+            f"training needs {error.name}: pip install 'captioning[train]'"
+        ) from error
     overrides = {name: value for name, value in fields.items() if value is not None}
     run(data, out, read_config(config, overrides))
     click.echo(f"{out}: trained. Its scores on the dev images: {out / 'README.md'}")

@@ -85,7 +85,9 @@ class TrainingConfig(BaseModel):
     )
     epochs: int = Field(8, ge=0, description="over the captions of images")
     batch_size: int = Field(128, gt=0, description="captions in one step, over all processes")
-    accumulation: int = Field(1, gt=0, description="parts of a batch, one in memory at a time")
+    accumulation: int = Field(
+        1, gt=0, description="parts of a batch of captions, one in memory at a time"
+    )
     patience: int = Field(0, ge=0, description="epochs without a better one to stop after; 0: none")
     learning_rate: float = Field(6e-4, gt=0)
     weight_decay: float = Field(0.01, ge=0)
@@ -136,12 +138,13 @@ class TrainingConfig(BaseModel):
             self.together_epochs,
             self.self_critical_epochs,
             self.blur,
+            self.pretrain_mapper,
             self.expected_cider_epochs,
         )
         if self.text_only and (any(of_images) or self.views > 1):
             raise ValueError(
-                "text_only knows no images: no views or blur; no epochs of tower, together, "
-                "self_critical or expected_cider"
+                "text_only knows no images: no views or blur; no pretrain_mapper; no epochs of "
+                "tower, together, self_critical or expected_cider"
             )
         return self
 

@@ -13,7 +13,10 @@ SIZE_INCHES = (4.5, 3.2)
 
 
 def draw_curve(history: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
-    """Write a PNG: a row for each stage, its losses on the left and its scores on the right."""
+    """Write a PNG: a row for each stage, its losses on the left and its scores on the right; none
+    where there was no stage."""
+    if not history:
+        return
     width, height = SIZE_INCHES
     figure = Figure(figsize=(2 * width, height * len(history)), layout="constrained")
     FigureCanvasAgg(figure)

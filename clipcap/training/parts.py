@@ -22,6 +22,13 @@ from clipcap.training.captions import clean_caption
 from clipcap.training.config import TrainingConfig
 from clipcap.training.text import train_tokenizer
 
+BROUGHT = (
+    *("encoder", "decoder", "vocab_size", "layers", "width", "heads", "context"),
+    *("prefix_length", "mapper", "clip_length", "mapper_layers", "mapper_heads"),
+    *("normalize_embedding", "presentation"),
+)
+"""Fields that a bundle to start from has settled."""
+
 
 @dataclass
 class Parts:
@@ -32,13 +39,19 @@ class Parts:
     mapper: Mapper
     expected_cider: ExpectedCider | None = None
 
+    def to_cpu(self) -> None:
+        self.mapper.to("cpu")
+        self.decoder.to(torch.device("cpu"))
+        if self.expected_cider is not None:
+            self.expected_cider.to("cpu")
+
 
 def as_started_from(config: TrainingConfig) -> TrainingConfig:
     """What a bundle has fixed already is not for a run that goes on from it to choose."""
     if not config.start_from:
         return config
-    for field in ("encoder", "decoder"):
-        if getattr(config, field):
+    for field in BROUGHT:
+        if field in config.model_fields_set and getattr(config, field) is not None:
             raise TrainingError(
                 f"{field}: the bundle to start from, {config.start_from!r}, brings its own; "
                 "leave it out, or set start_from to nothing"
@@ -62,6 +75,14 @@ def start(config: TrainingConfig, splits: Splits, texts: Sequence[str]) -> Parts
     _set_dropout(parts.mapper, config.mapper_dropout)
     _set_dropout(parts.decoder.model, config.dropout)
     return parts
+
+
+def origin(parts: Parts, config: TrainingConfig) -> str:
+    """Changes with the weights that a run starts from, which may lie in a folder of the same
+    name."""
+    if config.start_from:
+        return bundles.revision_of(locate(config.start_from))
+    return parts.encoder.fingerprint()
 
 
 def _set_dropout(module: torch.nn.Module, share: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from clipcap.training.embeddings import any_view, embed
 from clipcap.training.expected_cider import See, expected_cider_stage
 from clipcap.training.imagined import BlurredEmbeddings, ImaginedEmbeddings
 from clipcap.training.model import PrefixLanguageModel
-from clipcap.training.parts import Parts, as_started_from, start
+from clipcap.training.parts import Parts, as_started_from, origin, start
 from clipcap.training.stage import Stage, run_stage
 from clipcap.training.stages import (
     captioning_stage,
@@ -60,7 +61,8 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
 
     Raises: DataError, BundleError, TrainingError.
     """
-    PartialState(cpu=not torch.cuda.is_available())  # one for all that ask for it later
+    # One for all that ask for it later. Others may wait for the main process to embed and measure.
+    PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
     load_scorers()  # or the first epoch would end in the error that they are not installed
     out = out.resolve()
     if out.exists() and not out.is_dir():
@@ -77,7 +79,7 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
     if _reads_text(config):
         text_side(parts.encoder)
     work = out.with_name(out.name + ".work")
-    with claimed(work, config, splits, unseen):
+    with claimed(work, config, splits, unseen, origin(parts, config)):
         _train(parts, splits, unseen, told, config, work, out)
 
 
@@ -103,6 +105,7 @@ def _train(
     if unseen and config.pretrain_epochs:
         stage = _pretraining(parts, mapper, imagined, told, splits, dev, config)
         history["pretraining"] = run_stage(stage, config, work)
+    torch.manual_seed(config.seed)  # a run that goes on adds the same, and so does each process
     adapt(parts.decoder, config)
     module = PrefixLanguageModel(mapper, parts.decoder.model)
     evaluate = dev_evaluation(parts.decoder, module, splits, dev, config)
@@ -127,14 +130,11 @@ def _train(
         history["expected_cider"] = run_stage(stage, config, work)
     merge(parts.decoder)
     mapper.merged()
-    parts.decoder.to(torch.device("cpu"))
-    parts.mapper.to("cpu")
-    if parts.expected_cider is not None:
-        parts.expected_cider.to("cpu")
     if processes.is_main_process:
         scores = score_dev(
             parts.mapper, parts.decoder, dev, splits.dev, config.decoding, parts.expected_cider
         )
+        parts.to_cpu()
         _save(out, parts, config, splits, history, scores)
         draw_curve(history, out.with_name(f"{out.name}.png"))
     processes.wait_for_everyone()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -32,18 +33,22 @@ class CiderReward:
     """CIDEr-D of a caption against an image's references, its word weights from all of them."""
 
     def __init__(self, references: Sequence[Sequence[str]]) -> None:
-        counted = [[_count([*_words(text), END]) for text in texts] for texts in references]
+        self._texts = references
         self._frequency: Counter[NGram] = Counter()
-        for texts in counted:
-            self._frequency.update({ngram for counts in texts for ngram in counts})
+        for texts in references:
+            self._frequency.update({ngram for text in texts for ngram in _count_ended(text)})
         self._log_images = math.log(max(2, len(references)))
-        self._references = [[self._weigh(counts) for counts in texts] for texts in counted]
 
     def score(self, image: int, caption: str, *, ended: bool) -> float:
         """`ended`: whether the caption came to its end or was cut. 10 is the highest score."""
         found = self._weigh(_count([*_words(caption), *[END] * ended]))
-        references = self._references[image]
+        references = self._references(image)
         return 10 * sum(_similarity(found, wanted) for wanted in references) / len(references)
+
+    @lru_cache(maxsize=64)  # noqa: B019  # the samples of one image follow each other
+    def _references(self, image: int) -> list[_Weighed]:
+        """Weighed when they are asked for: all those of COCO would take five gigabytes."""
+        return [self._weigh(_count_ended(text)) for text in self._texts[image]]
 
     def _weigh(self, counts: Counter[NGram]) -> _Weighed:
         weights = {
@@ -70,6 +75,10 @@ class _Weighed:
 
 def _words(text: str) -> list[str]:
     return normalise(text).split()
+
+
+def _count_ended(text: str) -> Counter[NGram]:
+    return _count([*_words(text), END])
 
 
 def _count(words: list[str]) -> Counter[NGram]:

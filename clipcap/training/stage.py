@@ -49,13 +49,17 @@ class Stage:
     learning_rate: float
     rates: dict[float, list[nn.Parameter]] = field(default_factory=dict)
     """Parameters with a learning rate of their own."""
+    whole: bool = False
+    """Whether its loss tells the items of a batch from each other, in all processes at once: a
+    batch is not taken in parts then, and each process must have a share of it."""
 
 
 def run_stage(stage: Stage, config: TrainingConfig, work: Path) -> list[dict[str, float]]:
     """Train, or go on training, and leave the module with its best weights.
 
     Returns what was measured after each epoch.
-    Raises: TrainingError when the loss is no longer a number, or the disk is full.
+    Raises: TrainingError when the loss is no longer a number, the disk is full, or a batch has
+    not enough items for all processes.
     """
     return _Loop(stage, config, work).run()
 
@@ -69,7 +73,11 @@ class _Loop:
         self._optimizer = _optimizer(stage, config.weight_decay)
         self._average = WeightAverage(stage.module, config.average) if config.average else None
         self._progress = self._checkpoints.resume(stage.module, self._optimizer, self._average)
-        self._per_epoch = math.ceil(len(stage.lengths) / stage.batch_size)
+        self._least = self._processes.num_processes if stage.whole else 1
+        if min(stage.batch_size, len(stage.lengths)) < self._least:
+            raise TrainingError(f"{stage.name}: a batch is to have an item for each process")
+        full, rest = divmod(len(stage.lengths), stage.batch_size)
+        self._per_epoch = full + (rest >= self._least)
         self._total = self._per_epoch * stage.epochs
         self._write = self._scalar_writer(work)
 
@@ -104,8 +112,9 @@ class _Loop:
     def _epoch(self, bar: tqdm[Any]) -> None:
         stage, progress = self._stage, self._progress
         batches = make_batches(stage.lengths, stage.batch_size, self._config.seed, progress.epoch)
+        enough = [batch for batch in batches if len(batch) >= self._least]
         stage.module.train()
-        for batch in batches[progress.step :]:
+        for batch in enough[progress.step :]:
             value = self._step(batch)
             progress.loss += value
             progress.step += 1
@@ -126,12 +135,12 @@ class _Loop:
             group["lr"] = scale * group["peak"]
         self._optimizer.zero_grad(set_to_none=True)
         value = 0.0
-        for part in split_batch(
-            batch, process=rank, processes=count, parts=self._config.accumulation
-        ):
+        parts = 1 if stage.whole else self._config.accumulation
+        for part in split_batch(batch, process=rank, processes=count, parts=parts):
+            share = 1.0 if stage.whole else len(part) * count / len(batch)
             with torch.autocast(processes.device.type, torch.bfloat16, enabled=self._config.bf16):
-                loss = stage.loss(torch.tensor(part)) * (len(part) * count / len(batch))
-            loss.backward()
+                loss = stage.loss(torch.tensor(part)) * share
+            loss.backward()  # type: ignore[no-untyped-call]
             value += loss.item()
         parameters = [p for p in stage.module.parameters() if p.requires_grad]
         _average_gradients(parameters, count)

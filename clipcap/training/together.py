@@ -109,6 +109,7 @@ def _stage(
         epochs=config.together_epochs,
         batch_size=config.together_batch,
         learning_rate=config.together_learning_rate,
+        whole=True,
     )
 
 

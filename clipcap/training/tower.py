@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_gather
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from clipcap import encoder as encoders
@@ -83,12 +85,13 @@ class ContrastiveModel(nn.Module):
         return encoded.float()
 
     def loss(self, embedding: Tensor, texts: Tensor, others: Tensor | None = None) -> Tensor:
-        """The contrastive loss in nats, over both directions. `others` are texts of images that
-        are not among these, from which their own have to be told, too.
+        """The contrastive loss in nats, over both directions, of the images of all processes.
+        `others` are texts of images that are not among these, from which their own have to be
+        told, too.
 
         Shapes: embedding `(B, D)`, texts `(B·C, D)`, C of each image in turn, others `(N, D)`.
         """
-        images = nn.functional.normalize(embedding, dim=-1)
+        images, texts = gathered(nn.functional.normalize(embedding, dim=-1)), gathered(texts)
         all_texts = texts if others is None else torch.cat([texts, others])
         return contrastive_loss(self.scale() * images @ all_texts.T, len(texts) // len(images))
 
@@ -112,6 +115,19 @@ class ContrastiveModel(nn.Module):
             return self.loss(embedding, texts)
         others = self.encode_texts(pairs)
         return self.loss(embedding, texts, others) + weight * self.paraphrase_loss(others)
+
+
+def gathered(own: Tensor) -> Tensor:
+    """The rows of all processes, one process after the other. Their gradients go back to each.
+
+    Shapes: `(B, D)`, where B may differ → `(B of all, D)`.
+    """
+    if PartialState().num_processes == 1:
+        return own
+    counts = gather_object([len(own)])
+    padded = nn.functional.pad(own, (0, 0, 0, max(counts) - len(own)))
+    of_all = all_gather(padded)  # type: ignore[no-untyped-call]
+    return torch.cat([rows[:count] for rows, count in zip(of_all, counts, strict=True)])
 
 
 def contrastive_loss(similarity: Tensor, each: int = 1) -> Tensor:
@@ -267,6 +283,7 @@ def _stage(
         batch_size=config.tower_batch,
         learning_rate=config.tower_learning_rate,
         rates={config.tower_text_learning_rate: text_side},
+        whole=True,
     )
 
 

@@ -32,10 +32,14 @@ ANYTIME = {"name", "licence", "decoding", "tensorboard", "checkpoint_steps"}
 
 @contextmanager
 def claimed(
-    work: Path, config: TrainingConfig, splits: Splits, unseen: Sequence[Sequence[str]]
+    work: Path,
+    config: TrainingConfig,
+    splits: Splits,
+    unseen: Sequence[Sequence[str]],
+    origin: str,
 ) -> Iterator[None]:
     """One run at a time works in the folder, in one process or several; it goes on only as it was
-    begun, on the same data.
+    begun, on the same data, from the same weights: `origin` changes with them.
 
     Raises: TrainingError.
     """
@@ -45,7 +49,8 @@ def claimed(
         with processes.main_process_first():
             if processes.is_main_process:
                 _acquire(lock, work)
-            _require_as_begun(work, config, splits, unseen)
+            record = json.loads(config.model_dump_json(exclude=ANYTIME))
+            _require_as_begun(work, {**record, "data": _digest(splits, unseen), "origin": origin})
         yield
     finally:
         lock.release()
@@ -59,14 +64,11 @@ def _acquire(lock: FileLock, work: Path) -> None:
         raise TrainingError(f"{work}: another run is at work in this folder") from None
 
 
-def _require_as_begun(
-    work: Path, config: TrainingConfig, splits: Splits, unseen: Sequence[Sequence[str]]
-) -> None:
+def _require_as_begun(work: Path, record: Mapping[str, Any]) -> None:
     """A stage that has not begun may be described anew, and is then held to that."""
-    record = json.loads(config.model_dump_json(exclude=ANYTIME))
-    record["data"] = _digest(splits, unseen)
     path = work / "run.json"
     begun = json.loads(path.read_text()) if path.exists() else record
+    begun = {"origin": record["origin"], **begun}  # which runs of old do not tell
     changed = sorted(key for key in record if _begun_with(begun, key) != record[key])
     settled = [key for key in changed if not _is_ahead(key, work)]
     if settled:
@@ -74,9 +76,10 @@ def _require_as_begun(
             f"{work} holds a run that was begun with other values of {', '.join(settled)}: "
             "remove the folder to start anew, or choose another --out"
         )
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=2) + "\n")
-    os.replace(part, path)
+    if PartialState().is_main_process:  # the others would rename what another has renamed
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(record, indent=2) + "\n")
+        os.replace(part, path)
 
 
 def _begun_with(begun: Mapping[str, Any], key: str) -> Any:
@@ -96,7 +99,8 @@ def _digest(splits: Splits, unseen: Sequence[Sequence[str]]) -> str:
     for examples in (splits.train, splits.dev):
         digest.update(b"images\0")
         for example in examples:
-            digest.update("\0".join([example.image.name, *example.captions, "\n"]).encode())
+            told = "\0".join([example.image.name, *example.captions, "\n"])
+            digest.update(told.encode(errors="surrogateescape"))  # a name may not be UTF-8
     for captions in unseen:
         digest.update("\0".join([*captions, "\n"]).encode())
     return digest.hexdigest()[:16]

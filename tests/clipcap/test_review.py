@@ -39,7 +39,7 @@ from clipcap.training.config import TrainingConfig, read_config
 from clipcap.training.dev import mean_loss
 from clipcap.training.embeddings import fingerprint
 from clipcap.training.run import train
-from tests.tiny_bundle import TINY_CONFIG, build_colour_data, build_tiny_tower
+from tests.tiny_bundle import TINY_CONFIG, build_colour_data, build_tiny_tower, going_on_from
 
 Copy = Callable[[], Path]
 
@@ -337,12 +337,23 @@ def test_heads_that_do_not_divide_the_width_are_refused() -> None:
         read_config(None, {"width": "100"})
 
 
-@pytest.mark.parametrize("field", ["encoder", "decoder"])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("encoder", "ViT-B-32:openai"),
+        ("decoder", "gpt2"),
+        ("mapper", "transformer"),
+        ("layers", 12),
+        ("prefix_length", 10),
+        ("normalize_embedding", False),
+        ("presentation", "raw"),
+    ],
+)
 def test_parts_that_the_bundle_brings_are_not_silently_ignored(
-    tiny_bundle: Path, tmp_path: Path, colours: Path, field: str
+    tiny_bundle: Path, tmp_path: Path, colours: Path, field: str, value: object
 ) -> None:
-    config = changed(TINY_CONFIG, start_from=str(tiny_bundle), **{field: "ViT-B-32:openai"})
-    with pytest.raises(TrainingError, match=field):
+    config = going_on_from(tiny_bundle, **{field: value})
+    with pytest.raises(TrainingError, match=f"{field}: .* brings its own"):
         train(colours, tmp_path / "out", config)
 
 
@@ -352,9 +363,7 @@ def test_dropout_reaches_a_decoder_that_a_bundle_brings(
     weights = []
     for dropout in (0.0, 0.5):
         out = tmp_path / f"out-{dropout}"
-        train(colours, out, changed(
-            TINY_CONFIG, start_from=str(tiny_bundle), epochs=1, dropout=dropout
-        ))  # fmt: skip
+        train(colours, out, going_on_from(tiny_bundle, epochs=1, dropout=dropout))
         weights.append(load_file(out / "mapper.safetensors")["model.0.bias"])
     assert not torch.equal(*weights)
 
@@ -363,7 +372,7 @@ def test_a_bundle_is_not_trained_over_itself(copy_of: Copy, colours: Path) -> No
     folder = copy_of()
     before = bundles.revision_of(folder)
     with pytest.raises(BundleError, match="another folder"):
-        train(colours, folder, changed(TINY_CONFIG, start_from=str(folder), epochs=1))
+        train(colours, folder, going_on_from(folder, epochs=1))
     assert bundles.revision_of(folder) == before
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from collections import Counter
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from clipcap.mappers import MLPConfig, build_mapper
 from clipcap.training.captions import IGNORED
 from clipcap.training.model import PrefixLanguageModel
-from clipcap.training.self_critical import sample, self_critical_loss
+from clipcap.training.self_critical import CiderReward, sample, self_critical_loss
 from tests.clipcap.decoders import STOP, WIDTH, log_probabilities_after, random_decoder
 
 MAX_TOKENS = 6
@@ -32,6 +33,18 @@ def draw(module: PrefixLanguageModel, embedding: Tensor, samples: int) -> list[l
     targets = sample(module, embedding, samples=samples, stop_id=STOP, max_tokens=MAX_TOKENS)
     assert targets.shape[0] == len(embedding) * samples
     return [[token for token in row if token != IGNORED] for row in targets.tolist()]
+
+
+def test_a_reward_keeps_no_reference_weighed() -> None:
+    """COCO has 600,000 of them, and each as n-grams takes more than eight kilobytes."""
+    grass = [f"a dog runs over the {colour} grass" for colour in "abcde"]
+    references = [["a cat sits on a mat"], *[grass] * 2000]
+    tracemalloc.start()
+    reward = CiderReward(references)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 1_000_000
+    assert reward.score(0, "a cat sits", ended=True) > 1
 
 
 def test_each_caption_ends_with_the_stop_token_or_at_the_limit() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -19,7 +22,7 @@ from clipcap.training.batches import split_batch
 from clipcap.training.config import TrainingConfig
 from clipcap.training.run import train
 from clipcap.training.stage import Stage, run_stage
-from tests.tiny_bundle import TINY_CONFIG, build_colour_data, build_tiny_tower
+from tests.tiny_bundle import TINY_CONFIG, build_colour_data, build_tiny_tower, going_on_from
 
 ITEMS = 50
 
@@ -135,9 +138,84 @@ def test_losses_and_scores_are_written_for_tensorboard(tmp_path: Path) -> None:
     assert [event.value for event in events.Scalars("score")] == [0, 1, 2]
 
 
+LAUNCHERS = {
+    "one": [sys.executable],
+    "two": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"],
+}
+TELLING_APART = """
+import sys
+from pathlib import Path
+import torch
+from accelerate import PartialState
+from torch import nn
+from clipcap.training.stage import Stage, run_stage
+from clipcap.training.tower import ContrastiveModel
+from tests.tiny_bundle import TINY_CONFIG
+
+out = Path(sys.argv[1])
+PartialState(cpu=True)
+torch.manual_seed(0)
+shown, told = torch.randn(10, 4), torch.randn(10, 2, 4)
+clip = nn.ModuleDict({"visual": nn.Linear(4, 3), "text": nn.Linear(4, 3)})
+clip.logit_scale = nn.Parameter(torch.tensor(1.0))
+module = ContrastiveModel(clip)
+
+def loss(items):
+    texts = nn.functional.normalize(clip.text(told[items].flatten(0, 1)), dim=-1)
+    return module.loss(clip.visual(shown[items]), texts)
+
+stage = Stage(
+    name="tower", module=module, lengths=[1] * 10, loss=loss, evaluate=lambda: {"dev_loss": 0.0},
+    judge=lambda measured: 0.0, epochs=3, batch_size=5, learning_rate=0.05, whole=True,
+)
+config = TINY_CONFIG.model_copy(update={"accumulation": 2, "weight_decay": 0.0})
+run_stage(stage, config, out)
+if PartialState().is_main_process:
+    state = {**module.state_dict(), "processes": torch.tensor(PartialState().num_processes)}
+    torch.save(state, out / "weights.pt")
+"""
+
+
 @pytest.mark.slow
-def test_two_processes_train_what_one_would(tmp_path: Path) -> None:
-    """Without dropout and drawn views, a step over two processes is a step over one."""
+def test_images_are_told_from_those_of_all_processes(tmp_path: Path) -> None:
+    """Of batches of five one process has three, the other two."""
+    script = tmp_path / "telling_apart.py"
+    script.write_text(TELLING_APART)
+    found = {}
+    for name, launcher in LAUNCHERS.items():
+        command = [*launcher, str(script), str(tmp_path / name)]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[name] = torch.load(tmp_path / name / "weights.pt", weights_only=True)
+    assert [weights.pop("processes") for weights in found.values()] == [1, 2]
+    torch.testing.assert_close(found["two"], found["one"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_has_an_image_for_each_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = Mock(process_index=0, is_main_process=True, device=torch.device("cpu"))
+    monkeypatch.setattr("clipcap.training.stage.PartialState", lambda: several)
+    several.num_processes = 9
+    with pytest.raises(TrainingError, match="an item for each process"):
+        run_stage(replace(line_stage(), whole=True), configure(), tmp_path / "nine")
+    several.num_processes = 3  # of 50 in batches of 8 two are left over
+    stage = line_stage(epochs=1)
+    seen: list[int] = []
+    loss = stage.loss
+    stage.loss = lambda items: (seen.append(len(items)), loss(items))[1]
+    run_stage(replace(stage, whole=True), configure(), tmp_path / "three")
+    assert seen == [3] * 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_two_processes_train_what_one_would(lora_rank: int, tmp_path: Path) -> None:
+    """Without dropout and drawn views, a step over two processes is a step over one. What is
+    added to the decoder is the same in each, wherever the stage before has left them."""
+    text = tmp_path / "text.jsonl"
+    text.write_text('{"captions": ["a dog runs", "a red dog"]}\n')
     data = build_colour_data(tmp_path / "data")
     tower = build_tiny_tower(tmp_path / "tower")
     options = {
@@ -148,18 +226,13 @@ def test_two_processes_train_what_one_would(tmp_path: Path) -> None:
         "encoder": tower,
         "epochs": 3,
         "learning_rate": 1e-3,
+        "lora_rank": lora_rank,
+        "pretrain_text": text,
     }
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-    launchers = {
-        "one": [sys.executable, "-m", "clipcap"],
-        "two": [
-            sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
-            "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-            "--main_process_port", "0", "-m", "clipcap",
-        ],
-    }  # fmt: skip
-    for out, launcher in launchers.items():
-        command = [*launcher, "train", str(data), "--out", str(tmp_path / out), *arguments]
+    for out, launcher in LAUNCHERS.items():
+        command = [*launcher, "-m", "clipcap", "train", str(data), *arguments]
+        command += ["--out", str(tmp_path / out)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, done.stderr[-3000:]
     for file in ("mapper.safetensors", "decoder/model.safetensors"):
@@ -174,7 +247,7 @@ def test_a_decoder_may_stay_as_it_is_or_learn_by_low_rank_additions(
     regime: dict[str, object], tiny_bundle: Path, tmp_path: Path
 ) -> None:
     data = build_colour_data(tmp_path / "data")
-    config = configure(start_from=str(tiny_bundle), epochs=2, learning_rate=1e-3, **regime)
+    config = going_on_from(tiny_bundle, epochs=2, learning_rate=1e-3, **regime)
     train(data, tmp_path / "out", config)
 
     before = bundles.load(tiny_bundle).decoder.model.state_dict()

@@ -60,7 +60,13 @@ def test_an_encoder_without_a_text_side_is_refused_at_once(tmp_path: Path, asked
 
 
 @pytest.mark.parametrize(
-    "fields", [{"normalize_embedding": "false"}, {"views": "2"}, {"tower_epochs": "1"}]
+    "fields",
+    [
+        {"normalize_embedding": "false"},
+        {"views": "2"},
+        {"tower_epochs": "1"},
+        {"pretrain_mapper": "true", "pretrain_text": "captions.jsonl", "start_from": ""},
+    ],
 )
 def test_what_needs_images_is_refused(fields: dict[str, str]) -> None:
     with pytest.raises(TrainingError, match="text_only"):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
@@ -27,6 +29,7 @@ from clipcap.encoder import load_folder
 from clipcap.training.batches import make_batches
 from clipcap.training.captions import IGNORED, PaddedTexts
 from clipcap.training.config import read_config
+from clipcap.training.curve import draw_curve
 from clipcap.training.embeddings import any_view, embed
 from clipcap.training.model import PrefixLanguageModel, caption_loss
 from clipcap.training.parts import Parts
@@ -37,9 +40,16 @@ from clipcap.training.stages import (
     pretraining_stage,
 )
 from clipcap.training.text import clean, train_tokenizer
+from clipcap.training.work_folder import claimed
 from tests.clipcap.data.sets import picture, write_shard
 from tests.clipcap.decoders import forced_log_probability, random_decoder, random_prefix
-from tests.tiny_bundle import READING_TOWER, TINY_CONFIG, build_colour_data, build_tiny_tower
+from tests.tiny_bundle import (
+    READING_TOWER,
+    TINY_CONFIG,
+    build_colour_data,
+    build_tiny_tower,
+    going_on_from,
+)
 
 
 def write_set(folder: Path, lines: list[str], images: tuple[str, ...] = ("a.png",)) -> Path:
@@ -384,6 +394,83 @@ def test_a_tower_may_be_tuned_alone(tmp_path: Path) -> None:
     assert {stage: len(epochs) for stage, epochs in made.items()} == {"tower": 1}
 
 
+def test_a_run_goes_on_only_from_the_weights_that_it_began_with(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    data = build_colour_data(tmp_path / "data")
+    begun = tmp_path / "begun"
+    shutil.copytree(tiny_bundle, begun)
+    train(data, tmp_path / "out", going_on_from(begun, epochs=1))
+    train(data, begun, going_on_from(tiny_bundle, epochs=1))  # another by the same name
+    with pytest.raises(TrainingError, match="other values of origin"):
+        train(data, tmp_path / "out", going_on_from(begun, epochs=1))
+
+
+@pytest.mark.slow
+def test_a_run_that_stops_between_two_stages_adds_the_same_to_the_decoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is drawn then must not follow from where the stage before has left off."""
+    data = build_colour_data(tmp_path / "data")
+    config = TINY_CONFIG.model_copy(
+        update={
+            "encoder": str(build_tiny_tower(tmp_path / "tower", READING_TOWER)),
+            "tower_epochs": 1,
+            "tower_groups": 1,
+            "lora_rank": 2,
+            "epochs": 1,
+        }
+    )
+    train(data, tmp_path / "whole", config)
+    with monkeypatch.context() as patch:
+        patch.setattr("clipcap.training.run.captioning_stage", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(data, tmp_path / "stopped", config)
+    train(data, tmp_path / "stopped", config)
+    for file in ("mapper.safetensors", "decoder/model.safetensors"):
+        whole, stopped = (
+            load_file(tmp_path / "whole" / file),
+            load_file(tmp_path / "stopped" / file),
+        )
+        torch.testing.assert_close(stopped, whole, rtol=0, atol=0)
+
+
+def test_only_the_main_process_writes_what_a_run_was_begun_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = read_splits(build_colour_data(tmp_path / "data"), held_out=0.1, seed=0)
+    work = tmp_path / "out.work"
+    work.mkdir()
+    process = Mock(main_process_first=nullcontext)
+    monkeypatch.setattr("clipcap.training.work_folder.PartialState", lambda: process)
+    for process.is_main_process in (False, True):
+        with claimed(work, TINY_CONFIG, splits, [], "origin"):
+            assert (work / "run.json").exists() == process.is_main_process
+
+
+def test_without_what_training_takes_it_says_what_to_install(tmp_path: Path) -> None:
+    program = "import sys; sys.modules['accelerate'] = None; from clipcap.cli import main; main()"
+    command = [sys.executable, "-c", program, "train", str(tmp_path), "--out", str(tmp_path / "o")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "Error: training needs accelerate: pip install 'captioning[train]'\n"
+
+
+def test_a_run_without_any_stage_draws_no_curve(tmp_path: Path) -> None:
+    draw_curve({}, tmp_path / "curve.png")
+    assert not (tmp_path / "curve.png").exists()
+
+
+def test_half_a_character_in_a_caption_is_refused_with_its_place(tmp_path: Path) -> None:
+    """As JavaScript writes an emoji that it has cut in two."""
+    line = '{"file_name": "a.png", "captions": ["a dog \\ud83d"]}'
+    data = write_set(tmp_path / "data", [line])
+    with pytest.raises(DataError, match=r"metadata\.jsonl, line 1: a caption holds half of a char"):
+        read_splits(data, held_out=0.1, seed=0)
+    with pytest.raises(DataError, match=r"metadata\.jsonl, line 1: holds half of a character"):
+        read_texts(data / "metadata.jsonl")
+
+
 def test_a_run_goes_on_only_as_it_was_begun(tmp_path: Path) -> None:
     data = build_colour_data(tmp_path / "data")
     tower = build_tiny_tower(tmp_path / "tower")
@@ -419,10 +506,7 @@ def test_training_goes_on_from_a_bundle(tiny_bundle: Path, tmp_path: Path) -> No
         Image.new("RGB", (20 + i, 20), colour).save(data / f"{i}.png")
         rows.append({"file_name": f"{i}.png", "captions": [f"una cosa {colour}"]})
     (data / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    config = TINY_CONFIG.model_copy(
-        update={"start_from": str(tiny_bundle), "encoder": None, "held_out": 0.2, "epochs": 60}
-    )
-    train(data, tmp_path / "out", config)
+    train(data, tmp_path / "out", going_on_from(tiny_bundle, held_out=0.2, epochs=60))
 
     captioner = Captioner.load(tmp_path / "out")
     [[caption]] = captioner.caption([Image.new("RGB", (25, 20), "green")])
@@ -439,8 +523,7 @@ def test_training_reads_images_inside_shards(tiny_bundle: Path, tmp_path: Path) 
             files[f"{number}.png"] = picture(colour)
             files[f"{number}.txt"] = f"all {colour}".encode()
         write_shard(tmp_path / "data" / split / "00000.tar", files)
-    config = TINY_CONFIG.model_copy(update={"start_from": str(tiny_bundle), "epochs": 1})
-    train(tmp_path / "data", tmp_path / "out", config)
+    train(tmp_path / "data", tmp_path / "out", going_on_from(tiny_bundle, epochs=1))
     provenance = read_bundle_config(tmp_path / "out").provenance
     assert (provenance["train_images"], provenance["dev_images"]) == (3, 3)
 
