@@ -1,9 +1,11 @@
 """Every image is encoded once, and where asked to some other views of it: embeddings in
-safetensors shards beside the run, so that a run that is killed goes on with the next shard."""
+safetensors shards beside the run, so that a run that is killed goes on with the next shard. Then
+they are put together in one file, which is mapped into memory: there may be more than fit."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,31 +29,51 @@ READING_THREADS = 2
 
 
 def embed(
-    encoder: Encoder, pictures: Sequence[Picture], cache: Path, *, label: str, views: int = 1
+    encoder: Encoder,
+    pictures: Sequence[Picture],
+    cache: Path,
+    *,
+    label: str,
+    views: int = 1,
+    unit: bool = False,
 ) -> Tensor:
-    """Embeddings of images, from the cache where they are there: `(N, V, D)`, not normalised.
-    The first view of an image is the image as it is.
+    """Embeddings of images, from the cache where they are there: `(N, V, D)`, where asked to of
+    unit length. The first view of an image is the image as it is.
 
     Raises: DataError, naming the image that cannot be read.
     """
     stored = stored_embeddings(pictures, encoder.source, encoder.embedding_dim)
     if stored is not None:
-        return stored.unsqueeze(1)  # no image is there, so there is no other view of it
+        return _scaled(stored.unsqueeze(1), unit)  # no image is there, so no other view of it
     folder = cache / fingerprint(encoder, pictures, views)
     folder.mkdir(parents=True, exist_ok=True)
     shards = [pictures[i : i + SHARD_IMAGES] for i in range(0, len(pictures), SHARD_IMAGES)]
-    parts = []
+    files = [folder / f"{number:05d}.safetensors" for number in range(len(shards))]
     with tqdm(total=len(pictures), desc=f"encoding {label}", unit="image") as bar:
-        for number, shard in enumerate(shards):
-            file = folder / f"{number:05d}.safetensors"
+        for number, (shard, file) in enumerate(zip(shards, files, strict=True)):
             if not file.exists():
                 part = _encode(encoder, shard, views, torch.Generator().manual_seed(number), bar)
                 write_weights({"embeddings": part}, file.with_suffix(".part"))
                 os.replace(file.with_suffix(".part"), file)
             else:
                 bar.update(len(shard))
-            parts.append(load_file(file)["embeddings"])
-    return torch.cat(parts)
+    whole = folder / ("unit.f32" if unit else "all.f32")
+    if not whole.exists():
+        _join(files, whole, unit)
+    shape = (len(pictures), views, encoder.embedding_dim)
+    return torch.from_file(str(whole), shared=False, size=math.prod(shape)).view(shape)
+
+
+def _join(shards: Sequence[Path], whole: Path, unit: bool) -> None:
+    part = whole.with_suffix(".part")
+    with part.open("wb") as file:
+        for shard in shards:
+            file.write(_scaled(load_file(shard)["embeddings"], unit).numpy().data)
+    os.replace(part, whole)
+
+
+def _scaled(embeddings: Tensor, unit: bool) -> Tensor:
+    return torch.nn.functional.normalize(embeddings, dim=-1) if unit else embeddings
 
 
 def any_view(embeddings: Tensor, items: Tensor) -> Tensor:

@@ -265,10 +265,8 @@ def _embed(
 ) -> Tensor:
     """`(N, V, D)`."""
     pictures = [example.image for example in examples]
-    embeddings = embed(encoder, pictures, work / "embeddings", label=label, views=views)
-    if not config.normalize_embedding:
-        return embeddings
-    return torch.nn.functional.normalize(embeddings, dim=-1)
+    cache, unit = work / "embeddings", config.normalize_embedding
+    return embed(encoder, pictures, cache, label=label, views=views, unit=unit)
 
 
 def _without_folders(config: TrainingConfig) -> dict[str, Any]:

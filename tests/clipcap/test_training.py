@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
+import psutil
 import pytest
 import torch
 from filelock import FileLock
@@ -215,6 +216,28 @@ def test_an_image_is_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     again = embed(encoder, pictures, tmp_path / "cache", label="test")
     assert not torch.allclose(again[0], first[0])
     torch.testing.assert_close(again[1:], first[1:])
+
+
+def test_embeddings_are_read_from_the_disk_as_they_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of millions of images need not fit in memory."""
+    monkeypatch.setattr("clipcap.training.embeddings.SHARD_IMAGES", 2)
+    encoder = load_folder(build_tiny_tower(tmp_path / "tower"))
+    pictures = [ImageFile(tmp_path / f"{i}.png", f"{i}.png") for i in range(5)]
+    for i, image in enumerate(pictures):
+        Image.new("RGB", (9, 9), (i * 40, 0, 0)).save(image.path)
+    plain = embed(encoder, pictures, tmp_path / "cache", label="test", views=2)
+    unit = embed(encoder, pictures, tmp_path / "cache", label="test", views=2, unit=True)
+    assert plain.shape == (5, 2, encoder.embedding_dim)
+    (cache,) = (tmp_path / "cache").iterdir()
+    if hasattr(psutil.Process, "memory_maps"):  # where the system tells
+        mapped = {Path(one.path) for one in psutil.Process().memory_maps()}
+        assert {cache / "all.f32", cache / "unit.f32"} <= mapped
+    shards = [load_file(path)["embeddings"] for path in sorted(cache.glob("*.safetensors"))]
+    assert [len(shard) for shard in shards] == [2, 2, 1]
+    torch.testing.assert_close(plain, torch.cat(shards))
+    torch.testing.assert_close(unit, torch.nn.functional.normalize(plain, dim=-1))
 
 
 def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
