@@ -254,7 +254,10 @@ class AsyncClient:
         try:
             match step:
                 case Send():
-                    return await self._http.request(step.method, step.path, **step.options)
+                    patience = step.patience(self._http.timeout)
+                    return await self._http.request(
+                        step.method, step.path, timeout=patience, **step.options
+                    )
                 case Pause():
                     return await asyncio.sleep(step.seconds)
                 case Read():

@@ -31,6 +31,15 @@ class Send:
     method: str
     path: str
     options: dict[str, Any] = field(default_factory=dict)
+    held_s: float = 0
+    """How long the service may hold its answer back, beyond what any answer may take."""
+
+    def patience(self, usual: httpx.Timeout) -> httpx.Timeout:
+        """How long to wait for the answer, of a client that usually waits so long."""
+        patient = httpx.Timeout(usual)
+        if patient.read is not None:
+            patient.read += self.held_s
+        return patient
 
 
 @dataclass(frozen=True)

@@ -34,19 +34,23 @@ def submit_many(
     """Finds an Outcome for each photograph, in the order given, as it is handed in."""
     sent = refused = 0
     while sent < len(photos):
-        group = yield from _send_group(photos[sent : sent + BATCH_PHOTOS], options, retries)
+        group, error = yield from _send_group(photos[sent : sent + BATCH_PHOTOS], options, retries)
         sent += len(group)
         refused += sum(outcome.error is not None for outcome in group)
         on_progress(Progress(len(photos), sent, refused))
         for outcome in group:
             yield Found(outcome)
+        if error:
+            raise error
 
 
 def caption_many(
     photos: Sequence[Photo], options: Options, timeout_s: float, retries: int, on_progress: Report
 ) -> Steps[None]:
-    """Finds an Outcome for each photograph, in the order given, when it has ended."""
+    """Finds an Outcome for each photograph, in the order given, when it has ended. Of what was
+    handed in before the service refused the rest, too: only then is the refusal raised."""
     sent = finished = 0
+    error: CaptioningError | None = None
     groups: deque[list[Outcome]] = deque()
 
     def finish(group: list[Outcome]) -> Steps[None]:
@@ -59,8 +63,8 @@ def caption_many(
             on_progress(Progress(len(photos), sent, finished))
             yield Found(outcome)
 
-    while sent < len(photos):
-        group = yield from _send_group(photos[sent : sent + GROUP_PHOTOS], options, retries)
+    while sent < len(photos) and not error:
+        group, error = yield from _send_group(photos[sent : sent + GROUP_PHOTOS], options, retries)
         sent += len(group)
         on_progress(Progress(len(photos), sent, finished))
         groups.append(group)
@@ -68,10 +72,15 @@ def caption_many(
             yield from finish(groups.popleft())
     for group in groups:
         yield from finish(group)
+    if error:
+        raise error
 
 
-def _send_group(photos: Sequence[Photo], options: Options, retries: int) -> Steps[list[Outcome]]:
-    """Send as many of the photographs as one request should hold."""
+def _send_group(
+    photos: Sequence[Photo], options: Options, retries: int
+) -> Steps[tuple[list[Outcome], CaptioningError | None]]:
+    """Send as many of the photographs as one request should hold. Where the service refuses to
+    take them, its error comes after the outcomes of those before."""
     outcomes: list[Outcome] = []
     uploads: list[Upload] = []
     places: list[int] = []
@@ -86,25 +95,36 @@ def _send_group(photos: Sequence[Photo], options: Options, retries: int) -> Step
         uploads.append(upload)
         if sum(len(upload.data) for upload in uploads) > GROUP_BYTES:
             break
-    if uploads:
-        found = yield from _send(uploads, options, retries)
-        for place, (job, refusal) in zip(places, found, strict=True):
-            outcomes[place] = Outcome(outcomes[place].photo, job, refusal)
-    return outcomes
-
-
-def _send(uploads: Sequence[Upload], options: Options, retries: int) -> Steps[list[Sent]]:
-    """In one upload, or in halves where the service takes fewer at a time."""
+    found: list[Sent] = []
+    refusal: CaptioningError | None = None
     try:
-        return (yield from _send_batch(uploads, options, retries))
+        if uploads:
+            yield from _send(uploads, options, retries, found)
+    except CaptioningError as error:
+        refusal = error
+        del outcomes[places[len(found)] :]
+    for place, (job, reason) in zip(places, found, strict=False):
+        outcomes[place] = Outcome(outcomes[place].photo, job, reason)
+    return outcomes, refusal
+
+
+def _send(
+    uploads: Sequence[Upload], options: Options, retries: int, found: list[Sent]
+) -> Steps[None]:
+    """In one upload, or in halves where the service takes fewer at a time. What has become of
+    them is in `found`, also when a later half is refused."""
+    try:
+        found += yield from _send_batch(uploads, options, retries)
+        return
     except (TooManyImages, errors.RequestRefused) as error:
         if isinstance(error, errors.RequestRefused) and error.status != 413:
             raise
         if len(uploads) == 1:
-            return [(None, error)]
+            found.append((None, error))
+            return
     middle = len(uploads) // 2
-    first = yield from _send(uploads[:middle], options, retries)
-    return first + (yield from _send(uploads[middle:], options, retries))
+    yield from _send(uploads[:middle], options, retries, found)
+    yield from _send(uploads[middle:], options, retries, found)
 
 
 def _send_batch(uploads: Sequence[Upload], options: Options, retries: int) -> Steps[list[Sent]]:

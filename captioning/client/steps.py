@@ -51,7 +51,7 @@ def submit(photo: Photo | None, options: Options, retries: int) -> Steps[Job]:
 
 
 def read_job(job_id: str, retries: int, wait_s: float = 0) -> Steps[Job]:
-    ask = Send("GET", job_path(job_id), {"params": {"wait": wait_s} if wait_s else {}})
+    ask = Send("GET", job_path(job_id), {"params": {"wait": wait_s} if wait_s else {}}, wait_s)
     response = yield from exchange(ask, retries)
     return Job.model_validate_json(response.content)
 

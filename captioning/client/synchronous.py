@@ -261,7 +261,10 @@ class Client:
         try:
             match step:
                 case Send():
-                    return self._http.request(step.method, step.path, **step.options)
+                    patience = step.patience(self._http.timeout)
+                    return self._http.request(
+                        step.method, step.path, timeout=patience, **step.options
+                    )
                 case Pause():
                     return time.sleep(step.seconds)
                 case Read():

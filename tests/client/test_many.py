@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from captioning import Client
-from captioning.client import Progress, many
-from captioning.errors import CaptioningError, ImageEmpty, UnknownModel
+from captioning import Client, queries
+from captioning.client import Outcome, Progress, many
+from captioning.errors import CaptioningError, ImageEmpty, QueueFull, UnknownModel
 from captioning.queue import Photo, Queue, Upload
 from tests.client.conftest import served
 from tests.client.test_client import named
@@ -84,6 +84,41 @@ def test_where_the_service_takes_fewer_bytes_there_are_more_uploads(light: str) 
     assert [outcome.job is not None for outcome in outcomes] == [True] * 5 + [False]
     assert isinstance(outcomes[5].error, CaptioningError)
     assert "413" in str(outcomes[5].error) or "large" in str(outcomes[5].error)
+
+
+@pytest.fixture
+def nearly_full(queue: Queue) -> Iterator[str]:
+    """A service that takes five photographs at a time, while none of ten is left to caption."""
+    with queue.database.read() as session:
+        waiting = queries.count_queued(session, at_most=1000)
+    limits = {"MAX_IMAGES_PER_UPLOAD": "5", "MAX_QUEUED_JOBS": str(waiting + 10)}
+    more = {f"CAPTIONING_{name}": value for name, value in limits.items()}
+    with served(queue.settings, **more) as url:
+        yield url
+
+
+@pytest.mark.parametrize("method", ["caption_many", "submit_many"])
+@pytest.mark.parametrize("group", [5, 20])
+def test_the_outcomes_of_what_was_handed_in_come_before_the_refusal_of_the_rest(
+    nearly_full: str, monkeypatch: pytest.MonkeyPatch, method: str, group: int
+) -> None:
+    """Of whole groups, and of the part of one that was sent in smaller parts."""
+    monkeypatch.setattr(many, "GROUP_PHOTOS", group)
+    monkeypatch.setattr(many, "BATCH_PHOTOS", group)
+    photos: list[Photo] = [named(f"{number}.jpg") for number in range(20)]
+    photos[2] = Upload("empty.jpg", b"")
+    options = {"timeout_s": 0.1} if method == "caption_many" else {}
+    outcomes: list[Outcome] = []
+    with Client(nearly_full, retries=0) as client:
+        before = [job.id for job in client.jobs()]
+        with pytest.raises(QueueFull):
+            outcomes.extend(getattr(client, method)(photos, **options))
+        handed_in = [job.id for job in client.jobs()][: -len(before) or None][::-1]
+        for job_id in handed_in:
+            client.cancel(job_id)
+    assert [outcome.photo for outcome in outcomes] == photos[:15]
+    assert [outcome.job.id for outcome in outcomes if outcome.job] == handed_in
+    assert isinstance(outcomes[2].error, ImageEmpty)
 
 
 def test_what_is_wrong_with_all_is_raised(url: str) -> None:

@@ -169,6 +169,28 @@ def test_where_there_is_no_place_to_wait_it_asks_again_later(pauses: list[float]
     assert [request.url.params["wait"][:2] for request in script.requests] == ["20", "20"]
 
 
+def held_back(request: httpx.Request) -> httpx.Response:
+    """A service that has no caption within the time that it is asked to wait for one."""
+    patience = request.extensions["timeout"]
+    assert patience["connect"] == 3
+    held_s = float(request.url.params.get("wait", 0))
+    if patience["read"] < held_s + 3:
+        raise httpx.ReadTimeout("lost")
+    return httpx.Response(200, json={**JOB, "status": "cancelled"})
+
+
+def test_an_answer_that_the_service_holds_back_has_time_beyond_that_of_all_others() -> None:
+    async def use() -> None:
+        way = httpx.MockTransport(held_back)
+        async with AsyncClient("http://x", timeout_s=3, retries=0, transport=way) as client:
+            assert (await client.wait(str(JOB["id"]), timeout_s=8)).status == "cancelled"
+
+    way = httpx.MockTransport(held_back)
+    with Client("http://x", timeout_s=3, retries=0, transport=way) as client:
+        assert client.wait(str(JOB["id"]), timeout_s=8).status == "cancelled"
+    asyncio.run(use())
+
+
 def test_a_tag_that_a_proxy_has_weakened_is_as_the_service_knows_it() -> None:
     read, edited = httpx.Response(200, json=JOB, headers={"ETag": 'W/"t"'}), accepted()
     script = Script([accepted(), read, edited])
