@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy import ColumnElement, Row, Update, insert, or_, select, update
 from sqlalchemy.orm import Session, lazyload
@@ -362,7 +362,7 @@ def cancel(session: Session, job_id: str) -> None:
 
 def retry(session: Session, job_id: str) -> None:
     """Queue a failed or cancelled job again, with all its attempts. It takes its turn anew: an
-    old place would be before all that wait.
+    old place would be before all that wait. Its batch will end again, and say so.
 
     Raises: JobNotFound, WrongState.
     """
@@ -370,11 +370,17 @@ def retry(session: Session, job_id: str) -> None:
         Job.id == looked_up_id(job_id),
         Job.status.in_([JobStatus.FAILED, JobStatus.CANCELLED]),
     )
-    found = session.execute(select(Job.model, Job.priority, Job.owner).where(*its)).first()
-    changed = found and _put_back(
+    its_own = select(Job.model, Job.priority, Job.owner, Job.batch_id, Job.webhook_url)
+    found = session.execute(its_own.where(*its)).first()
+    if found is None:
+        _refuse(session, job_id, "retried")
+    promised = found.batch_id and found.webhook_url
+    if promised:
+        webhooks.hold(session, found.batch_id)
+    changed = _put_back(
         session,
         update(Job).where(*its),
-        place=_next_place(session, *found),
+        place=_next_place(session, found.model, found.priority, found.owner),
         attempts=0,
         available_at=db_now(),
         finished_at=None,
@@ -383,6 +389,8 @@ def retry(session: Session, job_id: str) -> None:
     )
     if not changed:
         _refuse(session, job_id, "retried")
+    if promised:
+        webhooks.promise(session, found.batch_id, found.webhook_url, found.owner)
 
 
 def _as_claimed(job: Job) -> ClaimedJob:
@@ -481,7 +489,7 @@ def _change(session: Session, statement: Update, **values: Any) -> set[str]:
     return set(session.scalars(changing.execution_options(synchronize_session=False)))
 
 
-def _refuse(session: Session, job_id: str, verb: str) -> None:
+def _refuse(session: Session, job_id: str, verb: str) -> NoReturn:
     status = session.scalar(select(Job.status).where(Job.id == looked_up_id(job_id)))
     if status is None:
         raise JobNotFound(f"There is no job {job_id}.")

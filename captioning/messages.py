@@ -69,10 +69,11 @@ def send(message: Message, networks: Iterable[Network]) -> Answer:
             networks=networks,
         ) as response:
             code = response.status
+    # A name that leads to no public address may lead to one again.
+    except (outgoing.Unreachable, outgoing.NotPublic) as failure:
+        error = str(failure)
     except outgoing.Refused as refusal:
         error, hopeless = str(refusal), True
-    except outgoing.Unreachable as failure:
-        error = str(failure)
     if code is not None and not 200 <= code < 300:
         error = f"It answered {code}, which is not 2xx."
         hopeless = code == HTTPStatus.GONE  # by the specification: nobody wants to hear it

@@ -62,8 +62,8 @@ def remove_empty(session: Session, batch_ids: Collection[str]) -> None:
 
 
 def _lock(session: Session, table: type[Image | Batch], ids: Iterable[str]) -> None:
-    """Against others that lock, not against rows that come to refer to these: who ends a job has
-    its row, and may add a message that refers to its batch, while we wait for that job."""
+    """Against others that lock, as who tries a job again does its batch; not against rows that
+    come to refer to these meanwhile."""
     rows = select(table.id).where(table.id.in_(ids)).order_by(table.id)
     session.execute(rows.with_for_update(key_share=True))
 

@@ -6,7 +6,7 @@ import base64
 import secrets
 from contextlib import suppress
 
-from sqlalchemy import ColumnElement, Select, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -24,10 +24,19 @@ def secret_of(session: Session, owner: str) -> str:
 
 def change_secret(session: Session, owner: str) -> str:
     """Sign with a new secret from now on, and with the one before, too, for a day, so that
-    receivers can be changed one by one."""
-    before, after = secret_of(session, owner), _new_secret()
+    receivers can be changed one by one. Within that day the new one alone is replaced: a change
+    whose answer was lost may be asked for again."""
+    secret_of(session, owner)  # there is one
+    after = _new_secret()
+    signs = and_(WebhookSecret.previous.is_not(None), _recent())
     row = update(WebhookSecret).where(WebhookSecret.owner == owner)
-    session.execute(row.values(secret=after, previous=before, changed_at=db_now()))
+    session.execute(
+        row.values(
+            secret=after,
+            previous=case((signs, WebhookSecret.previous), else_=WebhookSecret.secret),
+            changed_at=case((signs, WebhookSecret.changed_at), else_=db_now()),
+        )
+    )
     return after
 
 
@@ -43,10 +52,13 @@ def in_force(session: Session, owner: str) -> list[str]:
 
 
 def _secrets(owner: str) -> Select[str, str | None, bool]:
-    recent: ColumnElement[bool] = WebhookSecret.changed_at > db_now(-PREVIOUS_SIGNS_S)
-    return select(WebhookSecret.secret, WebhookSecret.previous, recent).where(
+    return select(WebhookSecret.secret, WebhookSecret.previous, _recent()).where(
         WebhookSecret.owner == owner
     )
+
+
+def _recent() -> ColumnElement[bool]:
+    return WebhookSecret.changed_at > db_now(-PREVIOUS_SIGNS_S)
 
 
 def _new_secret() -> str:

@@ -2,8 +2,8 @@
 message looks and travels is captioning/messages.py.
 
 A job's delivery is written in the transaction that ends the job, a batch's in the one that makes
-the batch; it is due when none of its jobs is left to end. So no message is forgotten, and one
-whose sender died is sent again, under the same id.
+the batch or tries one of its jobs again; it is due when none of its jobs is left to end. So no
+message is forgotten, and one whose sender died is sent again, under the same id.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Select, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Select, delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from captioning import messages, outgoing, webhook_secrets
@@ -39,6 +39,7 @@ SENDING_S = 60
 LOGGED_ATTEMPTS = 20
 KEPT_S = 30 * 24 * 3600
 
+UNFINISHED = (JobStatus.QUEUED, JobStatus.RUNNING)
 OPEN = (DeliveryStatus.PENDING, DeliveryStatus.SENDING)
 
 
@@ -73,34 +74,37 @@ def check_url(url: str, networks: Iterable[Network]) -> None:
 # --- what is to be said -------------------------------------------------------------------
 
 
+def hold(session: Session, batch_id: str) -> None:
+    """Until the transaction ends, nobody else promises anything of the batch. Held before any
+    job is, as by captioning/removal.py: who waits for a batch must hold no job of it."""
+    row = select(Batch.id).where(Batch.id == batch_id)
+    session.execute(row.with_for_update(key_share=True))
+
+
 def promise(session: Session, batch_id: str, url: str, owner: str) -> None:
-    """Say when the batch has ended."""
+    """Say when the batch has ended, which is new or held. In place of what was to be said of it
+    before: one of which a job is tried again ends more than once."""
+    _take_back(session, WebhookDelivery.batch_id == batch_id)
     session.add(_delivery(url, owner, batch_id=batch_id))
     session.flush()
 
 
 def announce(session: Session, ended: Sequence[Ended]) -> None:
-    """Say that these jobs have ended. In place of what was to be said of them before: a job
-    that is tried again ends more than once, and so does its batch."""
-    alone: list[WebhookDelivery] = []
-    batches: dict[str, WebhookDelivery] = {}
-    for job in ended:
-        if job.webhook_url and job.batch_id:
-            batches[job.batch_id] = _delivery(job.webhook_url, job.owner, batch_id=job.batch_id)
-        elif job.webhook_url:
-            alone.append(_delivery(job.webhook_url, job.owner, job_id=job.id))
+    """Say that these jobs have ended, in place of what was to be said of them before: a job
+    that is tried again ends more than once. Of those of batches all has been promised."""
+    alone = [
+        _delivery(job.webhook_url, job.owner, job_id=job.id)
+        for job in ended
+        if job.webhook_url and not job.batch_id
+    ]
     if alone:
-        of_these = WebhookDelivery.job_id.in_([each.job_id for each in alone])
-        session.execute(delete(WebhookDelivery).where(of_these, WebhookDelivery.status.in_(OPEN)))
+        _take_back(session, WebhookDelivery.job_id.in_([each.job_id for each in alone]))
         session.add_all(alone)
-    if batches:
-        promised = select(WebhookDelivery.batch_id).where(
-            WebhookDelivery.batch_id.in_(batches),
-            WebhookDelivery.status == DeliveryStatus.PENDING,
-        )
-        known = set(session.scalars(promised))
-        session.add_all(each for batch_id, each in batches.items() if batch_id not in known)
-    session.flush()
+        session.flush()
+
+
+def _take_back(session: Session, of_these: ColumnElement[bool]) -> None:
+    session.execute(delete(WebhookDelivery).where(of_these, WebhookDelivery.status.in_(OPEN)))
 
 
 def _delivery(url: str, owner: str, **subject: str) -> WebhookDelivery:
@@ -130,19 +134,16 @@ def take_due(session: Session) -> Message | None:
         .limit(1)
         .with_for_update(skip_locked=True, of=WebhookDelivery)
     )
-    delivery = session.scalar(due)
-    if delivery is None:
-        return None
-    delivery.status = DeliveryStatus.SENDING
-    delivery.attempts += 1
-    delivery.next_at = db_now(SENDING_S)  # by the database's clock
-    return Message(
-        delivery.id,
-        delivery.attempts,
-        delivery.url,
-        _body(session, delivery),
-        tuple(webhook_secrets.in_force(session, delivery.owner)),
-    )
+    while delivery := session.scalar(due):
+        body = _body(session, delivery)
+        if body is None:  # tried again since: the next look sees that it is not due
+            continue
+        delivery.status = DeliveryStatus.SENDING
+        delivery.attempts += 1
+        delivery.next_at = db_now(SENDING_S)  # by the database's clock
+        secrets = tuple(webhook_secrets.in_force(session, delivery.owner))
+        return Message(delivery.id, delivery.attempts, delivery.url, body, secrets)
+    return None
 
 
 def record(session: Session, message: Message, answer: Answer) -> DeliveryStatus | None:
@@ -181,7 +182,7 @@ def _verdict(message: Message, answer: Answer) -> tuple[DeliveryStatus, float]:
 
 def _due(query: Select[Any]) -> Select[Any]:
     """Not what has not ended, or no longer: a job that is tried again will end again."""
-    unfinished = Job.status.in_((JobStatus.QUEUED, JobStatus.RUNNING))
+    unfinished = Job.status.in_(UNFINISHED)
     return query.where(
         WebhookDelivery.status.in_(OPEN),
         WebhookDelivery.next_at <= db_now(),
@@ -190,12 +191,17 @@ def _due(query: Select[Any]) -> Select[Any]:
     )
 
 
-def _body(session: Session, delivery: WebhookDelivery) -> bytes:
+def _body(session: Session, delivery: WebhookDelivery) -> bytes | None:
+    """None of what is to end again. Nothing is locked: who ends a job has its row, and waits for
+    the delivery, which we hold."""
     if delivery.job_id is not None:
-        return messages.of_job(session.get_one(Job, delivery.job_id))
+        job = session.get_one(Job, delivery.job_id)
+        return messages.of_job(job) if JobStatus(job.status).finished else None
     batch = session.get_one(Batch, delivery.batch_id)
     counts = select(Job.status, func.count(), func.max(Job.finished_at))
     rows = session.execute(counts.where(Job.batch_id == batch.id).group_by(Job.status)).all()
+    if any(status in UNFINISHED for status, _, _ in rows):
+        return None
     return messages.of_batch(
         batch,
         {JobStatus(status): count for status, count, _ in rows},

@@ -83,7 +83,7 @@ def test_nothing_is_sent_to_our_own_network(site: Callable[[Answer], Site]) -> N
     target = site(always(respond("200 OK")))
     for host in ("127.0.0.1", "localhost", "[::1]", "0", "2130706433"):
         answer = send(message(f"http://{host}:{target.port}/"), ())
-        assert (answer.received, answer.hopeless) == (False, True)
+        assert (answer.received, answer.hopeless) == (False, False)
         assert "not a public address" in (answer.error or "")
     assert target.asked == []
 
@@ -94,7 +94,7 @@ def test_a_network_that_is_named_opens_no_other(site: Callable[[Answer], Site]) 
     assert not send(message(target.url), [ip_network("10.0.0.0/8"), ip_network("::/0")]).received
 
 
-def test_a_name_that_leads_to_our_network_is_refused(
+def test_a_name_that_leads_to_our_network_is_refused_while_it_does(
     site: Callable[[Answer], Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = site(always(respond("200 OK")))
@@ -102,8 +102,13 @@ def test_a_name_that_leads_to_our_network_is_refused(
         socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", ("127.0.0.1", target.port))]
     )
     answer = send(message(f"http://rebound.example:{target.port}/"), ())
-    assert (answer.received, answer.hopeless) == (False, True)
+    assert (answer.received, answer.hopeless) == (False, False)
     assert target.asked == []
+
+
+@pytest.mark.parametrize("url", ["rebound.example", "ftp://rebound.example/", "http://a:b@c/"])
+def test_an_address_that_is_none_is_hopeless(url: str) -> None:
+    assert send(message(url), HERE).hopeless
 
 
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH_9.9\r\n"])

@@ -174,6 +174,109 @@ def test_a_job_that_is_tried_again_says_only_how_it_ended(database: Database) ->
     assert len(deliveries(database)) == 1
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("of_batch", [False, True])
+def test_what_is_tried_again_while_its_message_is_taken_up_says_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch, of_batch: bool
+) -> None:
+    job_id = add_batch(database, 1)[1][0] if of_batch else add(database)
+    end(database, job_id)
+    unhindered = webhooks._body
+
+    def too_late(*arguments: Any) -> bytes | None:
+        monkeypatch.undo()
+        with database.write() as session:
+            again = update(Job).where(Job.id == job_id)
+            session.execute(again.values(status=JobStatus.QUEUED, finished_at=None))
+        return unhindered(*arguments)
+
+    monkeypatch.setattr(webhooks, "_body", too_late)
+    assert take(database) is None
+    assert [each.status for each in deliveries(database)] == [DeliveryStatus.PENDING]
+    end(database, job_id)
+    message = taken(database)
+    assert message.attempt == 1
+    assert json.loads(message.body)["type"] in ("job.cancelled", "batch.finished")
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_jobs_that_are_tried_again_and_end_at_once_say_once_that_their_batch_has(
+    database: Database,
+) -> None:
+    _, job_ids = add_batch(database, 2)
+    for job_id in job_ids:
+        end(database, job_id)
+    record(database, taken(database), RECEIVED)
+    line = Barrier(2)
+
+    def try_again(job_id: str) -> None:
+        line.wait()
+        with database.write() as session:
+            jobs.retry(session, job_id)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(try_again, job_ids))
+    with database.write() as first, database.write() as second:
+        jobs.cancel(first, job_ids[0])
+        jobs.cancel(second, job_ids[1])
+    assert json.loads(taken(database).body)["type"] == "batch.finished"
+    assert take(database) is None
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_who_tries_a_job_again_waits_for_who_promises_something_of_its_batch(
+    database: Database,
+) -> None:
+    """And holds no job of it meanwhile: who removes it has the batch, and waits for its jobs."""
+    batch_id, (job_id,) = add_batch(database, 1)
+    end(database, job_id)
+
+    def try_again() -> None:
+        with database.write() as session:
+            jobs.retry(session, job_id)
+
+    with ThreadPoolExecutor(1) as pool:
+        with database.write() as session:
+            webhooks.hold(session, batch_id)
+            trying = pool.submit(try_again)
+            with pytest.raises(TimeoutError):
+                trying.result(0.5)
+            row = select(Job.id).where(Job.id == job_id).with_for_update(nowait=True)
+            assert session.scalar(row) == job_id
+        trying.result(10)
+    assert read_job(database, job_id).status == JobStatus.QUEUED
+
+
+@pytest.mark.parametrize("of_batch", [False, True])
+def test_what_is_tried_again_has_all_attempts_and_no_wait_for_its_message(
+    database: Database, of_batch: bool
+) -> None:
+    job_id = add_batch(database, 1)[1][0] if of_batch else add(database)
+    end(database, job_id)
+    record(database, taken(database), AWAY)
+    with database.write() as session:
+        jobs.retry(session, job_id)
+    assert take(database) is None
+    end(database, job_id)
+    assert taken(database).attempt == 1
+    assert len(deliveries(database)) == 1
+
+
+@pytest.mark.parametrize("of_batch", [False, True])
+def test_of_a_message_that_was_on_its_way_when_its_job_was_tried_again_no_more_is_sent(
+    database: Database, of_batch: bool
+) -> None:
+    job_id = add_batch(database, 1)[1][0] if of_batch else add(database)
+    end(database, job_id)
+    overtaken = taken(database)
+    with database.write() as session:
+        jobs.retry(session, job_id)
+    end(database, job_id)
+    assert record(database, overtaken, AWAY) is None
+    assert taken(database).id != overtaken.id
+    assert take(database) is None
+
+
 def test_what_was_received_is_not_unsaid_when_a_job_is_tried_again(database: Database) -> None:
     job_id = add(database)
     _, (of_batch,) = add_batch(database, 1)
@@ -370,6 +473,24 @@ def test_after_a_change_the_old_secret_signs_for_a_day(database: Database) -> No
         row = update(WebhookSecret).values(changed_at=db_now(-25 * 3600))
         session.execute(row)
     assert taken(database).secrets == (new,)
+
+
+def test_a_secret_that_receivers_have_signs_for_its_day_however_often_it_is_changed(
+    database: Database,
+) -> None:
+    """As by whoever asks again because the answer was lost."""
+    with database.write() as session:
+        old = webhook_secrets.secret_of(session, "")
+        lost = webhook_secrets.change_secret(session, "")
+        session.execute(update(WebhookSecret).values(changed_at=db_now(-23 * 3600)))
+        new = webhook_secrets.change_secret(session, "")
+        assert webhook_secrets.in_force(session, "") == [new, old]
+        assert lost not in (new, old)
+        changed_at, now = session.execute(select(WebhookSecret.changed_at, db_now())).one()
+        assert (now - changed_at).total_seconds() > 22 * 3600
+        session.execute(update(WebhookSecret).values(changed_at=db_now(-25 * 3600)))
+        newest = webhook_secrets.change_secret(session, "")
+        assert webhook_secrets.in_force(session, "") == [newest, new]
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,8 @@ def secret() -> tuple[SecretBody, int, dict[str, str]]:
 @bp.output(SecretBody)
 @bp.doc(responses=[503])
 def change_secret() -> tuple[SecretBody, int, dict[str, str]]:
-    """Get a new secret. The one before signs, too, for another 24 hours."""
+    """Get a new secret. The one before signs, too, for another 24 hours, within which only the
+    new one is replaced."""
     with queue().database.write() as session:
         body = SecretBody(secret=webhook_secrets.change_secret(session, _owner()))
     return body, 200, NOT_KEPT
