@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -160,11 +160,16 @@ class Queue:
         return JobHandle(self, self._made(once, make))
 
     def submit_many(
-        self, uploads: Iterable[Upload], options: JobOptions, *, once: Once | None = None
+        self,
+        uploads: Iterable[Upload | Rejection],
+        options: JobOptions,
+        *,
+        once: Once | None = None,
     ) -> Submission:
         """Queue an upload of one or more files as one batch. A bad file spoils no other.
 
-        Uploads are taken one by one, so that only one of them need be in memory.
+        Uploads are taken one by one, so that only one of them need be in memory. A rejection
+        stands for one that could not be got.
 
         Raises: NoImage when there is no file at all, TooManyImages, IdempotencyKeyReused,
         QuotaExceeded, Unavailable, and AllRejected when no file was good: then nothing is stored.
@@ -241,7 +246,9 @@ class Queue:
                 raise
             return made_id
 
-    def _make_batch(self, uploads: Iterable[Upload], options: JobOptions, once: Once | None) -> str:
+    def _make_batch(
+        self, uploads: Iterable[Upload | Rejection], options: JobOptions, once: Once | None
+    ) -> str:
         self._require_room()
         good: list[tuple[Upload, NormalisedImage]] = []
         rejected: list[Rejection] = []
@@ -250,6 +257,9 @@ class Queue:
                 raise TooManyImages(
                     f"An upload may hold {self.settings.max_images_per_upload} images at most."
                 )
+            if isinstance(upload, Rejection):
+                rejected.append(replace(upload, index=index))
+                continue
             try:
                 good.append((Upload(upload.filename, b""), self._normalise(upload)))
             except ImageRejected as error:

@@ -233,6 +233,25 @@ def test_each_file_shows_how_far_it_has_come_and_all_can_be_stopped(
     page.wait_for_url("**/batches/*")
 
 
+def test_what_has_all_been_sent_can_no_longer_be_stopped(
+    page: Page, site: str, photographs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at = Event()
+
+    def hold(*args: Any) -> Response:
+        looked_at.wait(60)
+        return redirect(*args)
+
+    monkeypatch.setattr(upload, "redirect", hold)
+    page.goto(site)
+    page.set_input_files("#images", photographs)
+    page.click("#send")
+    expect(page.locator("#say")).to_contain_text("Sent.")
+    expect(page.locator("#stop")).to_be_hidden()
+    looked_at.set()
+    page.wait_for_url("**/batches/*")
+
+
 def test_files_go_one_after_the_other(page: Page, site: str) -> None:
     page.goto(site)
     shares = page.evaluate(

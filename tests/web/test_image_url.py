@@ -131,6 +131,34 @@ def test_the_page_takes_an_address_beside_files(client: FlaskClient, fetched: li
     assert fetched == [URL]
 
 
+def test_an_address_that_cannot_be_fetched_holds_up_no_file(
+    client: FlaskClient, queue: Queue, fetched: list[str]
+) -> None:
+    data = {"image_url": "https://away.example/dog.jpg?size=l", "images": part(photo(), "cat.jpg")}
+    answer = client.post("/", data=data)
+    assert answer.status_code == 303
+    page = client.get(answer.location).text
+    assert "1 file was left out" in page
+    assert "dog.jpg" in page
+    assert "It is away." in page
+    assert kept(queue) == (1, 1, 1, 2)
+    batch = client.get(f"/api/v1{answer.location}").json
+    (rejection,) = batch["rejected"]
+    assert (rejection["code"], rejection["index"]) == ("image_unfetchable", 0)
+
+
+def test_beside_bad_files_only_each_has_its_reason(
+    client: FlaskClient, queue: Queue, fetched: list[str]
+) -> None:
+    data = {"image_url": "https://away.example/", "images": part(b"", "cat.jpg")}
+    answer = client.post("/", data=data)
+    assert answer.status_code == 422
+    assert "It is away." in answer.text
+    assert "away.example" in answer.text
+    assert "The file is empty." in answer.text
+    assert kept(queue) == NOTHING
+
+
 def test_the_page_says_why_not(client: FlaskClient, queue: Queue, fetched: list[str]) -> None:
     answer = client.post("/", data={"image_url": "https://away.example/"})
     assert answer.status_code == 422

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import html
+import re
+
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import delete
 
 from captioning import jobs
+from captioning.models import Worker
 from captioning.queue import Queue
 from tests.web.outcomes import REVISION, caption, claim, fail, start_worker
 from tests.web.sending import photos
@@ -17,6 +22,12 @@ def job(client: FlaskClient) -> str:
     (found,) = client.get("/api/v1/jobs").json["jobs"]
     page: str = found["links"]["page"]
     return page
+
+
+def polled(text: str) -> str:
+    """The address that a page, or what came in place of a part of it, asks for."""
+    (address,) = re.findall(r'hx-get="([^"]+)"', text)
+    return html.unescape(address)
 
 
 def test_a_finished_job_shows_candidates_scores_and_model(
@@ -36,13 +47,14 @@ def test_a_finished_job_shows_candidates_scores_and_model(
 def test_an_unfinished_job_polls_until_it_changes(
     client: FlaskClient, queue: Queue, job: str
 ) -> None:
-    assert "Waiting" in client.get(job).text
-    unchanged = client.get(f"{job}/outcome?shown=q")
+    page = client.get(job).text
+    assert "Waiting" in page
+    unchanged = client.get(polled(page))
     assert (unchanged.status_code, unchanged.data) == (204, b"")
     claim(queue)
-    changed = client.get(f"{job}/outcome?shown=q").text
+    changed = client.get(polled(page)).text
     assert "Captioning…" in changed
-    assert "shown=r" in changed
+    assert client.get(polled(changed)).status_code == 204
 
 
 def test_the_outcome_ends_polling(client: FlaskClient, queue: Queue, job: str) -> None:
@@ -107,9 +119,10 @@ def test_a_waiting_job_says_where_it_stands(client: FlaskClient, queue: Queue) -
     last = jobs_of[0]["links"]["page"]
     assert "before it" not in client.get(last).text  # nobody works on them
     start_worker(queue)
-    assert "3 photographs before it" in client.get(last).text
+    page = client.get(last).text
+    assert "3 photographs before it" in page
     caption(queue, "a wall", limit=1)
-    news = client.get(f"{last}/outcome?shown=q")
+    news = client.get(polled(page))
     assert (news.status_code, news.headers["HX-Reswap"]) == (200, "none")
     assert "2 photographs before it, a few seconds left" in news.text
     assert 'hx-swap-oob="true"' in news.text
@@ -118,3 +131,20 @@ def test_a_waiting_job_says_where_it_stands(client: FlaskClient, queue: Queue) -
     assert "Next in the queue" in client.get(last).text
     claim(queue)
     assert 'id="place"' not in client.get(last).text
+
+
+def test_a_worker_that_comes_or_goes_is_seen_on_a_page_that_is_open(
+    client: FlaskClient, queue: Queue, job: str
+) -> None:
+    page = client.get(job).text
+    assert "No worker" in page
+    start_worker(queue)
+    served = client.get(polled(page))
+    assert "HX-Reswap" not in served.headers
+    assert "No worker" not in served.text
+    assert "Next in the queue" in served.text
+    with queue.database.write() as session:
+        session.execute(delete(Worker))
+    left = client.get(polled(served.text)).text
+    assert "No worker" in left
+    assert 'id="place"' not in left

@@ -96,7 +96,7 @@ OWNERS: dict[Route, Callable[[], Sent]] = {
     ("GET", "/jobs/<job_id>/delete"): nothing,
     ("POST", "/jobs/<job_id>/delete"): nothing,
     ("GET", "/batches/<batch_id>"): nothing,
-    ("GET", "/batches/<batch_id>/progress"): nothing,
+    ("POST", "/batches/<batch_id>/progress"): nothing,
     ("POST", "/batches/<batch_id>/cancel"): nothing,
     ("POST", "/batches/<batch_id>/retry"): nothing,
     ("GET", "/batches/<batch_id>/delete"): nothing,

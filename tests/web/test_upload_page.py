@@ -138,6 +138,15 @@ def test_a_wrong_option_shows_the_page_again(
     assert kept(queue) == NOTHING
 
 
+def test_far_too_many_files_are_not_called_too_large(client: FlaskClient, queue: Queue) -> None:
+    # Fields are counted as files are, and leave no temporary file open.
+    fields = {f"field-{number}": "x" for number in range(250)}
+    answer = client.post("/", **form("images", [part(b"x")], **fields))
+    assert answer.status_code == 413
+    assert "At most 100 photographs, and 250 MB, at a time." in answer.text
+    assert kept(queue) == NOTHING
+
+
 @pytest.mark.parametrize("name", SAMPLES)
 def test_a_sample_is_shown_and_captioned_by_one_click(client: FlaskClient, name: str) -> None:
     assert client.get(f"/samples/{name}.jpg").mimetype == "image/jpeg"

@@ -37,15 +37,16 @@ def batch(batch_id: str) -> ResponseReturnValue:
     return render_template("batch.html", view=_look(batch_id))
 
 
-@bp.get("/batches/<batch_id>/progress")
+@bp.post("/batches/<batch_id>/progress")
 def batch_progress(batch_id: str) -> ResponseReturnValue:
     """The fragment that a batch page asks for every second, until nothing is left to come.
 
     `shown` holds the marks of the cards as they are on the page; the cards that differ come
-    along out of band, and the rest of the page is left alone.
+    along out of band, and the rest of the page is left alone. There may be thousands, for which
+    an address has no room: so it is a POST, though it changes nothing.
     """
     view = _look(batch_id)
-    shown = request.args.get("shown", "")
+    shown = request.form.get("shown", "")
     if len(shown) != len(view.jobs):  # some have been deleted: marks are told apart by place
         return "", HTTPStatus.OK, {"HX-Refresh": "true"}
     changed = [job for job, before in zip(view.jobs, shown, strict=True) if mark(job) != before]

@@ -18,8 +18,7 @@ from web.pages.looks import mark
 
 @bp.get("/jobs/<job_id>")
 def job(job_id: str) -> ResponseReturnValue:
-    job, served = _look(job_id)
-    return render_template("job.html", job=job, served=served, forecast=_forecast(job, served))
+    return _render("job.html", *_look(job_id))
 
 
 @bp.get("/jobs/<job_id>/outcome")
@@ -27,11 +26,9 @@ def job_outcome(job_id: str) -> ResponseReturnValue:
     """The fragment that an unfinished job's page asks for every second. While nothing else
     has changed it is the place in the queue alone, or 204, which leaves the page alone."""
     job, served = _look(job_id)
+    if request.args.get("shown") != _marks(job, served):
+        return _render("fragments/job_outcome.html", job, served)
     expected = _forecast(job, served)
-    if request.args.get("shown") != mark(job):
-        return render_template(
-            "fragments/job_outcome.html", job=job, served=served, forecast=expected
-        )
     if expected is None:
         return "", HTTPStatus.NO_CONTENT
     place = render_template("fragments/place.html", forecast=expected, out_of_band=True)
@@ -71,13 +68,28 @@ def edit(job_id: str) -> ResponseReturnValue:
     job, served = _look(job_id)
     if request.form.get("from") == "batch":
         return render_template("fragments/edited_card.html", job=job)
-    return render_template("fragments/job_outcome.html", job=job, served=served)
+    return _render("fragments/job_outcome.html", job, served)
 
 
 def _look(job_id: str) -> tuple[Job, bool]:
     with queue().database.read() as session:
         job = queries.get_job(session, job_id)
         return job, job.model in queries.served_models(session)
+
+
+def _render(template: str, job: Job, served: bool) -> str:
+    return render_template(
+        template,
+        job=job,
+        served=served,
+        forecast=_forecast(job, served),
+        shown=_marks(job, served),
+    )
+
+
+def _marks(job: Job, served: bool) -> str:
+    """All that the fragment shows, but for the number of jobs before it."""
+    return mark(job) + ("" if served else "-")
 
 
 def _forecast(job: Job, served: bool) -> Forecast | None:

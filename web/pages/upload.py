@@ -38,8 +38,12 @@ def submit() -> ResponseReturnValue:
     except (InvalidRequest, ImageRejected) as error:
         return _page(str(error)), problems.of_domain(error).status
     except RequestEntityTooLarge:
-        limit = queue().settings.max_upload_bytes / 1e6
-        message = f"These files are more than {limit:.0f} MB together. Send them in parts."
+        # Too many bytes or too many parts: Werkzeug does not say which.
+        limits = queue().settings
+        message = (
+            f"At most {limits.max_images_per_upload} photographs, and"
+            f" {limits.max_upload_bytes / 1e6:.0f} MB, at a time. Send them in parts."
+        )
         return _page(message), HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
@@ -54,14 +58,23 @@ def try_sample(name: str) -> ResponseReturnValue:
     return _to_batch([photo], queue().options(None, Decoding.BEAM, 1))
 
 
-def _photographs() -> Iterator[Upload]:
-    """Fetched and read when they are asked for: not where the form has been sent before."""
+def _photographs() -> Iterator[Upload | Rejection]:
+    """Fetched and read when they are asked for: not where the form has been sent before. An
+    address that cannot be fetched is the error of a form that has nothing else."""
+    files = sent_files("images")
     if url := request.form.get("image_url", "").strip():
-        yield fetched(url)
-    yield from uploads(sent_files("images"))
+        try:
+            photo: Upload | Rejection = fetched(url)
+        except ImageRejected as error:
+            if not files:
+                raise
+            name = Upload(url.partition("?")[0].rstrip("/"), b"").display_name
+            photo = Rejection(name, error.code, str(error))
+        yield photo
+    yield from uploads(files)
 
 
-def _to_batch(photos: Iterable[Upload], options: JobOptions) -> ResponseReturnValue:
+def _to_batch(photos: Iterable[Upload | Rejection], options: JobOptions) -> ResponseReturnValue:
     submission = queue().submit_many(photos, options, once=sent_once())
     return redirect(url_for("pages.batch", batch_id=submission.batch_id), HTTPStatus.SEE_OTHER)
 

@@ -194,7 +194,9 @@ function sendAll() {
   const abort = send(form, {
     progress(part) {
       shares(sent.map(({ size }) => size), part).forEach((share, i) => (entries[i].bar.value = share));
-      if (part === 1) tell("Sent. Each is looked at now…");
+      if (part < 1) return;
+      stop.hidden = true; // the service has them, and what it makes of them would go on
+      tell("Sent. Each is looked at now…");
     },
     done(where) {
       location.assign(where);
