@@ -147,6 +147,7 @@ def _prepare_sqlite(engine: Engine, foreign_keys: bool) -> None:
     def _on_connect(connection: DBAPIConnection, record: object) -> None:
         # None: the driver must not begin transactions by itself; _on_begin does.
         connection.isolation_level = None
+        connection.create_function("lower", 1, _lower, deterministic=True)
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
         _switch_to_wal(cursor)
@@ -160,6 +161,11 @@ def _prepare_sqlite(engine: Engine, foreign_keys: bool) -> None:
         options = connection.get_execution_options()
         if not options.get("glancing"):
             connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("writing") else "BEGIN")
+
+
+def _lower(text: str | None) -> str | None:
+    """SQLite's own knows the letters of ASCII only."""
+    return None if text is None else text.lower()
 
 
 def _switch_to_wal(cursor: DBAPICursor) -> None:

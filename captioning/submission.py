@@ -147,7 +147,8 @@ def _captioned_in(out: Path) -> set[str]:
     if not out.exists():
         return set()
     kept: dict[str, str] = {}
-    for text in out.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+    # Not splitlines(): a caption may hold what some take for the end of a line.
+    for text in out.read_text(encoding="utf-8", errors="surrogateescape").split("\n"):
         try:
             line = json.loads(text)
         except ValueError:

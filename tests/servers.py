@@ -38,6 +38,8 @@ from captioning.models import Base, Turn
 START_TIMEOUT_S = 30
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 UNPRIVILEGED_USER = "nobody"
+LOCALE = ("--locale=C", "--lc-ctype=C.UTF-8")
+"""It knows upper and lower case of all letters, as that of an ordinary server does."""
 
 
 class PostgreSQL:
@@ -130,7 +132,7 @@ class PostgreSQL:
     def _run_initdb(self) -> None:
         if self._root:
             shutil.chown(self.data, UNPRIVILEGED_USER)
-        options = ("--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C", "-U", "captioning")
+        options = ("--no-sync", "--auth=trust", "--encoding=UTF8", *LOCALE, "-U", "captioning")
         subprocess.run(
             [self.binaries / "initdb", "-D", self.data, *options],
             user=self._user(),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from http import HTTPStatus
+from threading import Lock
 
 from apiflask import APIBlueprint, APIFlask
+from flask import current_app
 from flask.typing import ResponseReturnValue
 
 from captioning import queries
@@ -13,16 +16,35 @@ from captioning.errors import Unavailable
 from captioning.migrate import require_current
 from captioning.queue import Queue
 from web import problems
-from web.current import queue
 
 OK = "ok"
 PROBE_KEY = "probe"
+KEPT_S = 1.0
+"""What was found is told for so long: anybody may ask, as often as they like."""
 
 bp = APIBlueprint("health", __name__, enable_openapi=False)
 
 
+class Checks:
+    """What was found last. Of many who ask at once one looks, and the others wait for it."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self._lock = Lock()
+        self._found: dict[str, str] = {}
+        self._kept_until = 0.0
+
+    def found(self) -> dict[str, str]:
+        with self._lock:
+            if time.monotonic() >= self._kept_until:
+                self._found = _look(self._queue)
+                self._kept_until = time.monotonic() + KEPT_S
+            return self._found
+
+
 def init_app(app: APIFlask) -> None:
     app.register_blueprint(bp)
+    app.extensions["captioning.checks"] = Checks(app.extensions["captioning"])
 
 
 @bp.get("/healthz")
@@ -35,18 +57,23 @@ def healthz() -> ResponseReturnValue:
 def readyz() -> ResponseReturnValue:
     """Ready means that a photograph sent now would be kept and captioned. A broker that is
     away is reported, and only delays: jobs are in SQL and workers look for them."""
+    checks: Checks = current_app.extensions["captioning.checks"]
+    found = checks.found()
+    ready = all(outcome == OK for part, outcome in found.items() if part != "broker")
+    status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+    return {"ready": ready, "checks": found}, status
+
+
+def _look(queue: Queue) -> dict[str, str]:
     checks = {
-        "database": _outcome(lambda: require_current(queue().database)),
-        "storage": _outcome(lambda: queue().storage.put(PROBE_KEY, b"")),
+        "database": _outcome(lambda: require_current(queue.database)),
+        "storage": _outcome(lambda: queue.storage.put(PROBE_KEY, b"")),
         "worker": "Unknown without a database.",
     }
     if checks["database"] == OK:  # its tables are there
-        checks["worker"] = _outcome(lambda: _require_worker(queue()))
-    ready = all(outcome == OK for outcome in checks.values())
-    connected = queue().doorbell.answers()
-    checks["broker"] = OK if connected else "The broker cannot be reached."
-    status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-    return {"ready": ready, "checks": checks}, status
+        checks["worker"] = _outcome(lambda: _require_worker(queue))
+    checks["broker"] = OK if queue.doorbell.answers() else "The broker cannot be reached."
+    return checks
 
 
 def _outcome(check: Callable[[], None]) -> str:

@@ -177,6 +177,21 @@ def test_submit_goes_on_where_it_was_stopped(
     assert [json.loads(line) for line in out.read_text().splitlines()] == lines
 
 
+@pytest.mark.parametrize("end", ["\u2028", "\x85"])
+def test_a_line_is_one_whatever_its_caption_holds(
+    database: Database, photos: list[str], tmp_path: Path, end: str
+) -> None:
+    odd = tmp_path / f"two{end}lines.jpg"
+    odd.write_bytes(photo())
+    out = tmp_path / "captions.jsonl"
+    with Captioning(database, f"A red{end}square.") as worker:
+        for _ in range(2):
+            assert call("submit", str(odd), "--out", str(out)).exit_code == 0
+    assert sum(worker.batch_sizes) == 1
+    (line,) = map(json.loads, out.read_text().split("\n")[:-1])
+    assert (line["photo"], line["captions"]) == (str(odd), [f"A red{end}square."])
+
+
 def test_submit_never_queues_a_whole_folder_at_once(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

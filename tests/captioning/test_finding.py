@@ -43,6 +43,17 @@ def test_every_word_must_occur_in_any_case(database: Database) -> None:
     assert found(database, Wanted(words="dog cat")) == []
 
 
+@pytest.mark.parametrize("text", ["Über den Dächern", "ÜBER DEN DÄCHERN", "über den dächern"])
+def test_case_makes_no_difference_beyond_ascii_either(database: Database, text: str) -> None:
+    """In a caption or an edit; a job that has neither is passed over."""
+    by_model, edited = add_captioned(database, text), add_captioned(database, "roofs")
+    add_jobs(database, 1)
+    with database.write() as session:
+        editing.edit(session, edited, text)
+    for words in ("über", "ÜBER", "Über dächern"):
+        assert found(database, Wanted(words=words)) == [edited, by_model]
+
+
 def test_edits_are_searched_too(database: Database) -> None:
     dog = add_captioned(database, "A dog on a beach.")
     with database.write() as session:

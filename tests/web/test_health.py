@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+from apiflask import APIFlask
 from flask.testing import FlaskClient
 
 from captioning.database import Database
@@ -10,7 +14,7 @@ from captioning.queue import Queue
 from captioning.settings import Settings
 from tests import servers
 from tests.web.outcomes import start_worker
-from web import create_app
+from web import create_app, health
 
 
 def test_the_process_lives_whatever_else_is_broken(tmp_path: Path) -> None:
@@ -36,6 +40,36 @@ def test_a_broker_that_is_away_is_told_and_does_not_matter(
     assert answer.status_code == 200
     assert answer.json["ready"] is True
     assert answer.json["checks"]["broker"] != "ok"
+
+
+def test_many_who_ask_at_once_cost_one_look(
+    app: APIFlask, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_worker(queue)
+    looks: list[str] = []
+    put = queue.storage.put
+
+    def slow_put(key: str, data: bytes) -> None:
+        looks.append(key)
+        time.sleep(0.2)
+        put(key, data)
+
+    monkeypatch.setattr(queue.storage, "put", slow_put)
+    monkeypatch.setattr(health, "KEPT_S", 60)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: app.test_client().get("/readyz"), range(12)))
+    assert [answer.status_code for answer in answers] == [200] * 12
+    assert len(looks) == 1
+
+
+def test_what_was_found_is_soon_looked_at_again(
+    client: FlaskClient, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert health.KEPT_S <= 1
+    monkeypatch.setattr(health, "KEPT_S", 0)
+    assert client.get("/readyz").status_code == 503
+    start_worker(queue)
+    assert client.get("/readyz").status_code == 200
 
 
 def test_a_broker_that_answers_is_ok(settings: Settings) -> None:
