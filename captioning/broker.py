@@ -43,6 +43,7 @@ def make_celery(settings: Settings) -> Celery:
         broker_transport_options={
             "visibility_timeout": 300,
             "socket_connect_timeout": 2,
+            "socket_timeout": 30,  # of a broker that has frozen: a worker is to end all the same
             "socket_keepalive": True,
         },
         worker_hijack_root_logger=False,

@@ -39,6 +39,8 @@ from captioning.models import (
 
 RETRY_DELAYS_S = (2, 10, 60)
 """Wait before the next attempt after a transient failure, by attempts made so far."""
+WAIT_S = 15
+"""Before the next attempt where what the job needs was away."""
 QUEUE_ORDER = (Job.priority, Job.place, Job.id)
 UPLOAD_MAX_S = 1800
 """Time from an upload's image rows to its jobs. The sweeper waits for twice as long."""
@@ -324,6 +326,18 @@ def fail_or_retry(
     delay_s = RETRY_DELAYS_S[min(attempts, len(RETRY_DELAYS_S)) - 1]
     waits = {"available_at": db_now(delay_s), "error_code": code, "error_message": message}
     return JobStatus.QUEUED if _put_back(session, held, **waits) else None
+
+
+def put_off(
+    session: Session, token: str, job_id: str, *, code: str, message: str
+) -> JobStatus | None:
+    """Queue a held job for later, with all the attempts that it had: what it needs is away, and
+    that is no fault of its own. Returns the status that it has now, or None when it was no longer
+    held."""
+    held = _held([token], [job_id])
+    waits = {"available_at": db_now(WAIT_S), "error_code": code, "error_message": storable(message)}
+    put_back = _put_back(session, held, attempts=Job.attempts - 1, **waits)
+    return JobStatus.QUEUED if put_back else None
 
 
 def give_back(session: Session, token: str, job_ids: Sequence[str]) -> set[str]:

@@ -50,7 +50,7 @@ class Storage:
     @cached_property
     def _store(self) -> ObjectStore:
         if self._folder:
-            return LocalStore(self._folder, mkdir=True)
+            return LocalStore(self._folder)
         return from_url(self.url, retry_config=RETRY, client_options=CLIENT)
 
     @cached_property
@@ -71,6 +71,8 @@ class Storage:
         """Write an object whole: a reader sees all of it or nothing, and what has been
         written outlives a power cut, as the row of its job does."""
         with _errors_as_ours(key):
+            if self._folder:
+                self._folder.mkdir(parents=True, exist_ok=True)
             self._store.put(key, data)
             if self._folder:
                 self._flush(self._folder, key)
@@ -89,7 +91,14 @@ class Storage:
     def get(self, key: str) -> bytes:
         """Raises: ImageNotFound."""
         with _errors_as_ours(key):
+            self._require_content()
             return bytes(self._store.get(key).bytes())
+
+    def _require_content(self) -> None:
+        """Not one image is missing but all of them, where a disk is not mounted."""
+        if self._folder and not (self._folder.is_dir() and any(self._folder.iterdir())):
+            missing = FileNotFoundError(str(self._folder))  # said in the log, and not to everybody
+            raise StorageUnavailable(f"There is nothing in {self._folder}.") from missing
 
     def free_bytes(self) -> int | None:
         """Room on the disk of a folder; None for an object store, which has no end."""

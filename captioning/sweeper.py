@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from captioning import access, idempotency, jobs, queries, quotas, webhooks, workers
 from captioning.database import db_now
+from captioning.errors import Unavailable
 from captioning.models import Turn
 from captioning.queue import Queue
 
@@ -46,7 +47,10 @@ def sweep(queue: Queue) -> SweepReport | None:
             return None
         report.queued_again, report.crashed = jobs.expire_leases(session)
     _ring(queue, report)
-    report.images_removed = _remove_abandoned(queue)
+    try:
+        report.images_removed = _remove_abandoned(queue)
+    except Unavailable as error:  # the rest of the sweep must not wait for a store
+        logger.warning("bytes of abandoned uploads left behind: %s", error)
     if report.queued_again or report.crashed or report.images_removed:
         logger.warning(
             "swept: %d jobs queued again, %d failed as crashed, %d images removed",

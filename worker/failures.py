@@ -1,12 +1,22 @@
-"""The only table of what a failure means for a job: try again later, or fail for good."""
+"""The only table of what a failure means for a job: try again later, or fail for good, or wait
+for a part that is away."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import PIL
+from enum import Enum, auto
 
 from captioning.errors import ImageNotFound, Unavailable
+
+
+class Then(Enum):
+    """What is done with the job."""
+
+    FAIL = auto()
+    RETRY = auto()
+    """While it has attempts left."""
+    WAIT = auto()
+    """It is no fault of the job, and costs it no attempt."""
 
 
 @dataclass(frozen=True)
@@ -15,31 +25,38 @@ class Verdict:
 
     code: str
     message: str
-    retry: bool
+    then: Then
+
+
+class ImageDamaged(Exception):
+    """What the image store gave is not the image that was put there."""
 
 
 class CaptionInvalid(Exception):
     """The model gave a caption that no database can keep."""
 
 
-_TABLE: tuple[tuple[type[BaseException], str, bool], ...] = (
-    (ImageNotFound, "image_missing", False),
-    (Unavailable, "unavailable", True),
-    (PIL.UnidentifiedImageError, "image_unreadable", False),
-    (MemoryError, "out_of_memory", True),
-    (CaptionInvalid, "caption_invalid", True),  # a device in trouble gives NaN, for a while
+_TABLE: tuple[tuple[type[BaseException], str, Then], ...] = (
+    (ImageNotFound, "image_missing", Then.FAIL),
+    (Unavailable, "unavailable", Then.WAIT),
+    (ImageDamaged, "image_unreadable", Then.FAIL),
+    (MemoryError, "out_of_memory", Then.RETRY),
+    (CaptionInvalid, "caption_invalid", Then.RETRY),  # a device in trouble gives NaN, for a while
 )
+MODEL_FAILED = "model_failed"
+FATAL_CODES = (*(code for _, code, then in _TABLE if then is not Then.WAIT), MODEL_FAILED)
+"""With which a worker may end a job."""
 
 
 def judge(error: BaseException) -> Verdict:
     """The verdict on an error; an unknown one is the model's, and may pass."""
     # A driver's words name hosts and folders.
     if isinstance(error, Unavailable) and error.__cause__:
-        return Verdict("unavailable", f"{error.title()}.", True)
-    for kind, code, retry in _TABLE:
+        return Verdict("unavailable", f"{error.title()}.", Then.WAIT)
+    for kind, code, then in _TABLE:
         if isinstance(error, kind):
-            return Verdict(code, str(error) or kind.__name__, retry)
+            return Verdict(code, str(error) or kind.__name__, then)
     if type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch for it
-        return Verdict("out_of_memory", "The device ran out of memory on this image.", True)
+        return Verdict("out_of_memory", "The device ran out of memory on this image.", Then.RETRY)
     # Its words are of our code and its folders: they are in the log.
-    return Verdict("model_failed", f"The model failed: {type(error).__name__}.", True)
+    return Verdict(MODEL_FAILED, f"The model failed: {type(error).__name__}.", Then.RETRY)

@@ -12,7 +12,7 @@ from captioning.metrics import new_registry
 from captioning.models import DeliveryStatus, JobStatus
 from captioning.sweeper import SweepReport
 from clipcap import Captioner
-from worker.failures import Verdict
+from worker.failures import FATAL_CODES, Verdict
 
 WAIT_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600)
 MESSAGE_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1, 3, 10)
@@ -87,10 +87,14 @@ class WorkerMetrics:
             buckets=MESSAGE_BUCKETS_S,
             registry=self.registry,
         )
+        # A rate needs the zero before the first.
+        for name in captioners:
+            for outcome in (JobStatus.SUCCEEDED.value, *FATAL_CODES):
+                self._finished.labels(name, outcome)
         for outcome in ("delivered", "retried", "failed"):
             self._messages.labels(outcome)
         for what in ("queued_again", "crashed", "image_removed"):
-            self._swept.labels(what)  # a rate needs the zero before the first
+            self._swept.labels(what)
 
     def claimed(self, claim: Claim) -> None:
         if claim.jobs:

@@ -12,6 +12,9 @@ from clipcap import Captioner
 
 logger = logging.getLogger(__name__)
 
+BLANK = Image.new("RGB", (64, 64), "grey")
+"""What any model can caption."""
+
 
 def load(models: Mapping[str, str]) -> dict[str, Captioner]:
     """Load each model and caption a blank image with it, so that the first photograph does
@@ -23,7 +26,7 @@ def load(models: Mapping[str, str]) -> dict[str, Captioner]:
     for name, source in models.items():
         started = time.monotonic()
         captioner = Captioner.load(source)
-        captioner.caption([Image.new("RGB", (64, 64), "grey")])
+        captioner.caption([BLANK])
         captioners[name] = captioner
         logger.info(
             "model %s (revision %s) ready on %s after %.1f s",

@@ -63,9 +63,7 @@ class Pulse:
             Timer("rounds", queue.settings.sweep_s, self._make_rounds),
             Timer("courier", queue.settings.sweep_s, station.courier.wake),
         ]
-        self._seen_moves = -1
-        self._moved_at = time.monotonic()
-        self._tidy_at = self._moved_at
+        self._idle_at = self._tidy_at = time.monotonic()
 
     def start(self) -> None:
         self._register()
@@ -100,10 +98,13 @@ class Pulse:
     def _exit_if_stuck(self) -> None:
         """Work that stands still for so long means a process that is hung: it exits, its
         supervisor starts another, and its leases run out."""
-        moves = self._station.moves
-        if moves != self._seen_moves or not self._work_is_left():
-            self._seen_moves, self._moved_at = moves, time.monotonic()
-        elif time.monotonic() - self._moved_at > STUCK_AFTER_S:
+        try:
+            left = self._work_is_left()
+        except CaptioningError:
+            left = False  # nobody can work while the database is away
+        if not left:
+            self._idle_at = time.monotonic()
+        elif time.monotonic() - max(self._station.moved_at, self._idle_at) > STUCK_AFTER_S:
             logger.critical("no progress in %d s, exiting", STUCK_AFTER_S)
             os._exit(STUCK_EXIT_CODE)  # a hung thread would keep an orderly exit waiting
 

@@ -25,18 +25,21 @@ from captioning import jobs
 from captioning.database import storable
 from captioning.errors import DatabaseUnavailable
 from captioning.jobs import CaptionText, Claim, ClaimedJob
-from captioning.models import JobStatus
+from captioning.models import Decoding, JobStatus
 from captioning.queue import Queue
 from clipcap import Captioner, DecodingOptions
 from worker.courier import Courier
-from worker.failures import CaptionInvalid, judge
+from worker.failures import CaptionInvalid, ImageDamaged, Then, judge
 from worker.metrics import WorkerMetrics
+from worker.models import BLANK
 
 logger = logging.getLogger(__name__)
 
 DECODE_THREADS = min(4, os.cpu_count() or 1)
 """More than there are processors would only keep the model from them."""
 LAST_PAUSE_S = 10.0
+BROKEN_EXIT_CODE = 71
+ACTS = {Then.FAIL: jobs.fail, Then.RETRY: jobs.fail_or_retry, Then.WAIT: jobs.put_off}
 
 
 @dataclass(frozen=True)
@@ -58,18 +61,22 @@ class Station:
         self._device = threading.Lock()
         self._decoders = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
         self._stopping = threading.Event()
-        self._tokens: set[str] = set()
-        self._moves = 0
+        self._moved: dict[str, float | None] = {}
+        """When the claim of each token last got on, by time.monotonic(); None of one that waits
+        for the model, which another has."""
+        self._claimed_at = time.monotonic()
 
     @property
     def tokens(self) -> frozenset[str]:
         """The leases that are held now, for the heartbeat to renew."""
-        return frozenset(self._tokens)
+        return frozenset(self._moved)
 
     @property
-    def moves(self) -> int:
-        """Counts claims taken and ended: what stands still is not making progress."""
-        return self._moves
+    def moved_at(self) -> float:
+        """When the claim that has stood still for longest last got on, or where there is none,
+        when the last was taken or ended; by time.monotonic()."""
+        moved = list(self._moved.values())
+        return min((at for at in moved if at is not None), default=self._claimed_at)
 
     def stop(self) -> None:
         """Claim no more: finish the micro-batch that has the model, give back the rest."""
@@ -104,33 +111,39 @@ class Station:
         if claim is None:
             return 0
         self.metrics.claimed(claim)
-        self._moves += 1
+        self._claimed_at = time.monotonic()
         if claim.answered:
             self._tell(claim.answered)
             subjects = _subjects(claim.answered)
             logger.info("%d had been captioned before", len(claim.answered), extra=subjects)
         if claim.jobs:
-            self._tokens.add(claim.token)
+            self._moved[claim.token] = time.monotonic()
             try:
                 self._process(claim)
             finally:
-                self._tokens.discard(claim.token)
-                self._moves += 1
+                del self._moved[claim.token]
+                self._claimed_at = time.monotonic()
         return len(claim.jobs) + len(claim.answered)
 
     def _process(self, claim: Claim) -> None:
         captioner = self.captioners[claim.model]
         started = time.monotonic()
         decoded, failures = self._decode(captioner, claim)
+        self._moved[claim.token] = None
         with self._device:
+            self._moved[claim.token] = time.monotonic()
             if self._stopping.is_set():
                 self._give_back(claim)
                 return
             began = time.perf_counter()
             captions, model_failures = captioner.run(lambda: _caption(captioner, decoded))
             model_s = time.perf_counter() - began
+            broken = bool(decoded and not captions) and not _works(captioner)
         self.metrics.ran(claim.model, images=len(decoded), seconds=model_s)
         self._save(claim, captioner.revision, captions, failures | model_failures)
+        if broken:
+            logger.critical("%s captions not even a blank image any more, exiting", claim.model)
+            os._exit(BROKEN_EXIT_CODE)  # a device in such a state may not let go of a thread
         logger.info(
             "captioned %d of %d images with %s in %.0f ms",
             len(captions),
@@ -145,11 +158,12 @@ class Station:
     ) -> tuple[list[Decoded], dict[str, Exception]]:
         def read(job: ClaimedJob) -> Decoded | Exception:
             try:
-                data = self._queue.storage.get(job.image_key)
-                with Image.open(io.BytesIO(data)) as image:
-                    return Decoded(job, captioner.preprocess(image))
+                pixels = _pixels(captioner, self._queue.storage.get(job.image_key))
             except Exception as error:  # judged by worker/failures.py, job by job
                 return error
+            finally:
+                self._moved[claim.token] = time.monotonic()
+            return Decoded(job, pixels)
 
         outcomes = zip(claim.jobs, self._decoders.map(read, claim.jobs), strict=True)
         decoded: list[Decoded] = []
@@ -176,9 +190,9 @@ class Station:
                 saved = jobs.succeed(session, claim.token, captions, model_revision=revision)
                 outcomes = dict.fromkeys(saved, JobStatus.SUCCEEDED)
                 for job_id, verdict in verdicts.items():
-                    end = jobs.fail_or_retry if verdict.retry else jobs.fail
+                    act = ACTS[verdict.then]
                     code, message = verdict.code, verdict.message
-                    if status := end(session, claim.token, job_id, code=code, message=message):
+                    if status := act(session, claim.token, job_id, code=code, message=message):
                         outcomes[job_id] = status
             return outcomes
 
@@ -186,7 +200,7 @@ class Station:
             job = next(job for job in claim.jobs if job.id == job_id)
             subject = {"job_id": job.id, "request_id": job.request_id}
             logger.warning("job %s failed", job.id, exc_info=error, extra=subject)
-        outcomes = self._insist(save)
+        outcomes = self._insist(claim, save)
         self.metrics.ended(claim, outcomes, verdicts)
         self._tell(claim.jobs)
         lost = [job for job in claim.jobs if job.id not in outcomes]
@@ -202,10 +216,13 @@ class Station:
         with self._queue.database.write() as session:
             jobs.give_back(session, claim.token, [job.id for job in claim.jobs])
 
-    def _insist(self, save: Callable[[], dict[str, JobStatus]]) -> dict[str, JobStatus]:
+    def _insist(
+        self, claim: Claim, save: Callable[[], dict[str, JobStatus]]
+    ) -> dict[str, JobStatus]:
         """Finished work outlives an outage of the database, until the worker is stopped."""
         pause_s = 0.5
         while True:
+            self._moved[claim.token] = time.monotonic()  # it knows what it waits for
             try:
                 return save()
             except DatabaseUnavailable as error:
@@ -213,6 +230,17 @@ class Station:
                 if self._stopping.wait(pause_s):
                     raise
                 pause_s = min(pause_s * 2, LAST_PAUSE_S)
+
+
+def _pixels(captioner: Captioner, data: bytes) -> torch.Tensor:
+    """Raises: ImageDamaged."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return captioner.preprocess(image)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ImageDamaged("Its stored bytes are damaged.") from error
 
 
 def _subjects(claimed: Sequence[ClaimedJob]) -> dict[str, list[str]]:
@@ -238,6 +266,16 @@ def _caption(
     captions, failures = _caption(captioner, decoded[:middle])
     more_captions, more_failures = _caption(captioner, decoded[middle:])
     return captions | more_captions, failures | more_failures
+
+
+def _works(captioner: Captioner) -> bool:
+    """Whether it captions what it captioned when it was loaded. After some errors a device
+    refuses everything until the process ends: a worker in such a state would fail the whole queue,
+    faster than others can caption it."""
+    job = ClaimedJob("", "", Decoding.GREEDY, 1, None, 0, None, 0, webhook=False)
+    blank = Decoded(job, captioner.preprocess(BLANK))
+    captions, _ = captioner.run(lambda: _caption(captioner, [blank]))
+    return bool(captions)
 
 
 def _sound(

@@ -37,8 +37,21 @@ def test_an_empty_object_is_an_object(storage: Storage) -> None:
 
 
 def test_a_missing_key_is_not_found(storage: Storage) -> None:
+    storage.put("images/a.jpg", b"x")
     with pytest.raises(ImageNotFound, match=r"images/none\.jpg"):
         storage.get("images/none.jpg")
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+def test_a_disk_that_is_not_mounted_is_away_and_not_without_this_image(
+    storage: Storage, tmp_path: Path, mounted: bool
+) -> None:
+    """Or every job would fail for good. Nor is the folder made by whoever only reads."""
+    if mounted:
+        (tmp_path / "storage").mkdir()  # where it is to be mounted
+    with pytest.raises(StorageUnavailable, match="nothing in"):
+        storage.get("images/a.jpg")
+    assert (tmp_path / "storage").exists() == mounted
 
 
 def test_deleting_is_final_and_may_be_repeated(storage: Storage, tmp_path: Path) -> None:

@@ -156,6 +156,7 @@ def test_abandoned_images_go_with_their_bytes_and_others_stay(queue: Queue) -> N
 
 
 def test_abandoned_images_without_bytes_go_too(queue: Queue) -> None:
+    queue.storage.put("another", b"x")
     with queue.database.write() as session:
         add_image(session, stored_at=None, created_at=db_now(-ABANDONED_AFTER_S - 1))
     assert sweep_now(queue).images_removed == 1
@@ -163,6 +164,7 @@ def test_abandoned_images_without_bytes_go_too(queue: Queue) -> None:
 
 
 def test_many_abandoned_images_take_several_sweeps(queue: Queue) -> None:
+    queue.storage.put("another", b"x")
     with queue.database.write() as session:
         for _ in range(ABANDONED_PER_SWEEP + 3):
             add_image(session, stored_at=None, created_at=db_now(-2 * ABANDONED_AFTER_S))
@@ -179,8 +181,7 @@ def test_a_store_that_is_away_keeps_the_rows_for_another_sweep(
 
     with monkeypatch.context() as away:
         away.setattr(queue.storage, "delete", fail)
-        with pytest.raises(StorageUnavailable):
-            sweep_now(queue)
+        assert sweep_now(queue).images_removed == 0
     assert images(queue) == [image.id]
     assert sweep_now(queue).images_removed == 1
     assert files(queue) == []
@@ -193,8 +194,7 @@ def test_an_image_that_cannot_be_removed_stands_in_no_others_way(queue: Queue) -
     queue.storage.delete([stubborn.key])
     in_the_way = Path(queue.settings.data_dir) / "storage" / stubborn.key
     (in_the_way / "inside").mkdir(parents=True)
-    with pytest.raises(StorageUnavailable):
-        sweep_now(queue)
+    sweep_now(queue)  # what it did beside that is reported
     assert images(queue) == [stubborn.id]
     (in_the_way / "inside").rmdir()
     in_the_way.rmdir()
@@ -214,8 +214,7 @@ def test_a_store_that_is_away_is_not_asked_for_every_image(
     for _ in range(10):
         abandon(queue, 2 * ABANDONED_AFTER_S)
     monkeypatch.setattr(queue.storage, "delete", fail)
-    with pytest.raises(StorageUnavailable):
-        sweep_now(queue)
+    sweep_now(queue)
     assert len(asked) == 3
     assert len(images(queue)) == 10
 

@@ -29,6 +29,12 @@ def photo(colour: str) -> bytes:
     return buffer.getvalue()
 
 
+def refuse_colours(pixels: torch.Tensor) -> None:
+    """What is grey, such as the image that a worker tries its model with, is fine."""
+    if (pixels.amax(dim=1) - pixels.amin(dim=1)).max() > 1:
+        raise RuntimeError("no")
+
+
 class Sabotaged:
     """A captioner that does what a given function does before each pass of the encoder."""
 

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import PIL
 import pytest
 import torch
 
 from captioning.errors import DatabaseUnavailable, ImageNotFound, StorageUnavailable
-from worker.failures import CaptionInvalid, judge
+from worker.failures import CaptionInvalid, ImageDamaged, Then, judge
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "retry"),
+    ("error", "code", "then"),
     [
-        (ImageNotFound("images/x.jpg"), "image_missing", False),
-        (PIL.UnidentifiedImageError("cannot identify"), "image_unreadable", False),
-        (StorageUnavailable(), "unavailable", True),
-        (DatabaseUnavailable(), "unavailable", True),
-        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory", True),
-        (MemoryError(), "out_of_memory", True),
-        (CaptionInvalid("NaN"), "caption_invalid", True),
-        (ValueError("odd shape"), "model_failed", True),
+        (ImageNotFound("images/x.jpg"), "image_missing", Then.FAIL),
+        (ImageDamaged("It is cut off."), "image_unreadable", Then.FAIL),
+        (StorageUnavailable(), "unavailable", Then.WAIT),
+        (DatabaseUnavailable(), "unavailable", Then.WAIT),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory", Then.RETRY),
+        (MemoryError(), "out_of_memory", Then.RETRY),
+        (CaptionInvalid("NaN"), "caption_invalid", Then.RETRY),
+        (ValueError("odd shape"), "model_failed", Then.RETRY),
     ],
 )
-def test_the_verdict(error: Exception, code: str, retry: bool) -> None:
+def test_the_verdict(error: Exception, code: str, then: Then) -> None:
     verdict = judge(error)
-    assert (verdict.code, verdict.retry) == (code, retry)
+    assert (verdict.code, verdict.then) == (code, then)
     assert verdict.message
 
 

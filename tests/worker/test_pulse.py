@@ -14,11 +14,13 @@ from sqlalchemy import event, select, update
 
 from captioning import jobs, queries
 from captioning.database import db_now
+from captioning.errors import DatabaseUnavailable
 from captioning.models import Job, JobStatus, Worker
 from captioning.queue import Queue
 from clipcap import Captioner
 from tests.worker.conftest import MODEL, Sabotaged, photo, read
 from worker import pulse as pulse_module
+from worker import station as station_module
 from worker.pulse import STUCK_EXIT_CODE, Pulse
 from worker.station import Station
 
@@ -164,6 +166,64 @@ def test_a_hung_model_ends_the_process(
     pulse.stop()
     station.close()
     assert set(exits) == {STUCK_EXIT_CODE}
+
+
+@pytest.mark.slow
+def test_one_claim_that_hangs_ends_the_process_though_others_go_on(
+    quick: Queue, captioner: Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on one file of a network's disk: its lease would be renewed for ever."""
+    released = threading.Event()
+    monkeypatch.setattr(pulse_module.os, "_exit", lambda code: released.set())
+    monkeypatch.setattr(pulse_module, "STUCK_AFTER_S", 1)
+    hung = quick.submit(photo("red")).read().image.key
+    get = quick.storage.get
+
+    def hang(key: str) -> bytes:
+        if key == hung:
+            released.wait(30)
+        return get(key)
+
+    monkeypatch.setattr(quick.storage, "get", hang)
+    station = Station(quick, {MODEL: captioner})
+    pulse = Pulse(quick, station)
+    pulse.start()
+    eventually(lambda: bool(station.tokens))
+    captioned = 0
+    deadline = time.monotonic() + 30
+    while not released.is_set() and time.monotonic() < deadline:
+        quick.submit(photo("blue"), owner=f"{captioned}")
+        captioned += station.work()
+    station.stop()
+    pulse.stop()
+    station.close()
+    assert released.is_set()
+    assert captioned > 1
+
+
+@pytest.mark.slow
+def test_a_worker_that_waits_for_its_database_is_not_taken_for_hung(
+    quick: Queue, station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exits: list[int] = []
+    monkeypatch.setattr(pulse_module.os, "_exit", exits.append)
+    monkeypatch.setattr(pulse_module, "STUCK_AFTER_S", 1)
+    monkeypatch.setattr(station_module, "LAST_PAUSE_S", 0.2)
+    succeed, back_at = jobs.succeed, time.monotonic() + 3
+
+    def away(*arguments: Any, **named: Any) -> set[str]:
+        if time.monotonic() < back_at:
+            raise DatabaseUnavailable
+        return succeed(*arguments, **named)
+
+    monkeypatch.setattr(jobs, "succeed", away)
+    handle = quick.submit(photo("red"))
+    pulse = Pulse(quick, station)
+    pulse.start()
+    eventually(lambda: handle.status == JobStatus.SUCCEEDED)
+    pulse.stop()
+    assert exits == []
+    assert handle.read().attempts == 1
 
 
 @pytest.mark.slow

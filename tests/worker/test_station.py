@@ -16,12 +16,14 @@ from sqlalchemy import update
 
 from captioning import jobs
 from captioning.database import db_now
+from captioning.errors import StorageUnavailable
 from captioning.logs import request_id
 from captioning.models import Job, JobStatus
 from captioning.queue import Queue
 from clipcap import Captioner
-from tests.worker.conftest import COLOURS, MODEL, Sabotaged, photo, read
-from worker.station import Station
+from tests.worker.conftest import COLOURS, MODEL, Sabotaged, photo, read, refuse_colours
+from worker import station as station_module
+from worker.station import BROKEN_EXIT_CODE, Station
 
 
 def test_it_captions_everything_that_is_queued(queue: Queue, station: Station) -> None:
@@ -122,10 +124,7 @@ def test_a_bad_image_fails_alone(queue: Queue, captioner: Captioner) -> None:
 
 
 def test_a_job_that_keeps_failing_fails_for_good(queue: Queue, captioner: Captioner) -> None:
-    def refuse(_: torch.Tensor) -> None:
-        raise RuntimeError("no")
-
-    station = Station(queue, {MODEL: Sabotaged(captioner, refuse)})
+    station = Station(queue, {MODEL: Sabotaged(captioner, refuse_colours)})
     handle = queue.submit(photo("red"))
     for _ in range(queue.settings.max_attempts):
         with queue.database.write() as session:
@@ -197,6 +196,63 @@ def test_damaged_bytes_in_the_store_fail_at_once(queue: Queue, station: Station)
     station.work()
 
     assert read(queue, handle.id).error_code == "image_unreadable"
+
+
+def test_a_stored_image_that_is_cut_off_is_unreadable(queue: Queue, station: Station) -> None:
+    handle = queue.submit(photo("red"))
+    key = read(queue, handle.id).image.key
+    queue.storage.put(key, queue.storage.get(key)[:-100])
+
+    station.work()
+
+    job = read(queue, handle.id)
+    assert (job.status, job.error_code) == (JobStatus.FAILED, "image_unreadable")
+
+
+def test_a_device_that_refuses_everything_ends_the_process_and_not_the_queue(
+    queue: Queue, captioner: Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would fail all that waits, faster than other workers can caption it."""
+
+    def refuse(_: torch.Tensor) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def exit_(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(station_module.os, "_exit", exit_)
+    station = Station(queue, {MODEL: Sabotaged(captioner, refuse)})
+    handles = [queue.submit(photo(colour)) for colour in COLOURS[:6]]
+    with pytest.raises(SystemExit) as ended:
+        station.work()
+    station.close()
+
+    assert ended.value.code == BROKEN_EXIT_CODE
+    found = [read(queue, handle.id) for handle in handles]
+    assert {job.status for job in found} == {JobStatus.QUEUED}
+    assert [job.attempts for job in found] == [1, 1, 1, 1, 0, 0]
+
+
+def test_a_store_that_is_away_costs_no_attempt(
+    queue: Queue, station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(key: str) -> bytes:
+        raise StorageUnavailable from OSError("connection refused")
+
+    handle = queue.submit(photo("red"))
+    with monkeypatch.context() as patch:
+        patch.setattr(queue.storage, "get", away)
+        for _ in range(2 * queue.settings.max_attempts):
+            station.work()
+            job = read(queue, handle.id)
+            assert (job.status, job.attempts, job.error_code) == (
+                JobStatus.QUEUED, 0, "unavailable",
+            )  # fmt: skip
+            assert job.available_at > job.created_at  # not at once
+            with queue.database.write() as session:
+                session.execute(update(Job).values(available_at=db_now()))
+    station.work()
+    assert handle.status == JobStatus.SUCCEEDED
 
 
 def test_stopping_finishes_the_batch_in_hand_and_gives_back_the_rest(
