@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from captioning.errors import (
     ImageEmpty,
@@ -38,6 +38,17 @@ THUMBNAIL_SIDE_PX = 320
 JPEG_QUALITY = 90
 DECODED_AT_ONCE_PX = 40_000_000
 """In all threads of a process together. A pixel takes up to 14 bytes while it is decoded."""
+ORIENTATION = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by its EXIF orientation."""
 MAX_JPEG_SCANS = 100
 """A progressive JPEG has ten or so. Each costs a pass over all pixels and may be 60 bytes long:
 a file of a megabyte could keep a core busy for many minutes."""
@@ -165,11 +176,18 @@ def _decode(image: Image.Image) -> Image.Image:
             # step at full size would hold them again.
             reduced = _eight_bits(image)
             reduced.thumbnail((STORED_SIDE_PX, STORED_SIDE_PX), Image.Resampling.LANCZOS)
-        return _on_white(ImageOps.exif_transpose(reduced))
+        return _on_white(_upright(reduced))
     except MemoryError:
         raise
     except Exception as error:
         raise ImageUnreadable("The image is damaged or cut off.") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As ImageOps.exif_transpose, which also writes the rest of the EXIF anew, and fails where one
+    of its tags is odd."""
+    turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -7,9 +7,21 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from clipcap.errors import DataError
+
+ORIENTATION = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by its EXIF orientation."""
 
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
@@ -47,13 +59,25 @@ def open_image(
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any image as RGB: turned as its EXIF says, and on white where it is transparent."""
-    upright = ImageOps.exif_transpose(image)
+    upright = _upright(image)
     if upright.mode.startswith("I"):  # 16 bits a channel: convert() would clip, not scale
         upright = upright.convert("I").point(lambda value: value * (1 / 257)).convert("L")
     if upright.has_transparency_data:
         opaque = upright.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque).convert("RGB")
     return upright.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As ImageOps.exif_transpose, which also writes the rest of the EXIF anew, and fails where one
+    of its tags is odd."""
+    image.load()  # a TIFF is turned by this already
+    turn = TURNS.get(image.getexif().get(ORIENTATION, 1))
+    if turn is None:
+        return image
+    upright = image.transpose(turn)
+    upright.info = {key: value for key, value in image.info.items() if key == "transparency"}
+    return upright
 
 
 @cache

@@ -47,6 +47,14 @@ def png(
     return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + body + pixels
 
 
+def with_odd_tag(orientation: int) -> bytes:
+    """A JPEG of 64 x 48 whose EXIF has a resolution in words."""
+    entries = [(0x0112, 3, 1, struct.pack("<HH", orientation, 0)), (0x011A, 2, 4, b"abc\0")]
+    tiff = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    tiff += b"".join(struct.pack("<HHI", *head) + value for *head, value in entries)
+    return with_segment(encoded(PLAIN, "JPEG"), 0xE1, b"Exif\0\0" + tiff + bytes(4))
+
+
 def png_chunk(kind: bytes, payload: bytes) -> bytes:
     checksum = struct.pack(">I", zlib.crc32(kind + payload))
     return struct.pack(">I", len(payload)) + kind + payload + checksum

@@ -25,7 +25,7 @@ from captioning.errors import (
 )
 from captioning.images import STORED_SIDE_PX, THUMBNAIL_SIDE_PX, NormalisedImage, normalise
 from tests.factories import encoded, photo
-from tests.hostile import noise, png, with_segment
+from tests.hostile import noise, png, with_odd_tag, with_segment
 
 LIMIT_PX = 40_000_000
 EXIF_ORIENTATION, EXIF_GPS, EXIF_MAKE = 0x0112, 0x8825, 0x010F
@@ -183,6 +183,12 @@ def test_an_orientation_that_does_not_exist_is_ignored(orientation: int) -> None
 )
 def test_damaged_metadata_spoils_no_photograph(exif: bytes) -> None:
     assert sum(stored(with_segment(encoded(quadrants(), "JPEG"), 0xE1, exif)).size) == 96
+
+
+def test_an_odd_tag_beside_the_orientation_spoils_no_photograph() -> None:
+    """Written anew, as some programs that turn images do, it would be an error."""
+    taken = take(with_odd_tag(6))
+    assert (taken.width, taken.height) == (48, 64)
 
 
 def test_odd_metadata_beside_an_orientation_spoils_no_photograph() -> None:

@@ -13,6 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from clipcap import DataError, images
 from clipcap.images import open_image, to_rgb
+from tests.hostile import with_odd_tag
 
 
 def png(**options: object) -> bytes:
@@ -80,6 +81,12 @@ def test_a_photo_on_its_side_is_turned_once(tmp_path: Path, format: str) -> None
     image = open_image(tmp_path / "photo")
     assert image.size == (10, 20)
     assert to_rgb(image).size == (10, 20)
+
+
+def test_an_odd_tag_beside_the_orientation_spoils_no_photograph(tmp_path: Path) -> None:
+    """Written anew, as some programs that turn images do, it would be an error."""
+    (tmp_path / "photo.jpg").write_bytes(with_odd_tag(6))
+    assert open_image(tmp_path / "photo.jpg").size == (48, 64)
 
 
 def test_an_exif_block_of_rubbish_does_not_matter(tmp_path: Path) -> None:
