@@ -285,9 +285,10 @@ class Captioner:
         if text_side is not None and embedding is not None and (clip_scores or by_clip):
             candidates = _with_clip_scores(candidates, text_side, embedding.to(self.device))
         if by_clip:
+            whole = [len(self._distinct([one for one in of if one.ended])) for of in found]
             candidates = [
-                sorted(captions, key=lambda one: one.clip_score or 0, reverse=True)
-                for captions in candidates
+                sorted(captions[:count], key=_by_clip) + sorted(captions[count:], key=_by_clip)
+                for captions, count in zip(candidates, whole, strict=True)
             ]
         return [captions[: options.num_captions] for captions in candidates]
 
@@ -355,6 +356,10 @@ def _require_numbers(found: list[list[Hypothesis]]) -> None:
 
 
 @torch.inference_mode()
+def _by_clip(caption: Caption) -> float:
+    return -(caption.clip_score or 0)
+
+
 def _with_clip_scores(
     candidates: list[list[Caption]], text_side: TextSide, embedding: Tensor
 ) -> list[list[Caption]]:

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from clipcap.decoder import text_of
 from clipcap.ngrams import NGram, ngrams, words
-from clipcap.search import Hypothesis
+from clipcap.search import Hypothesis, ended_first
 
 LENGTH_SIGMA = 6.0
 """Words by which captions may differ in length before they hardly agree any more."""
@@ -52,10 +52,10 @@ class Consensus:
     ) -> list[list[Hypothesis]]:
         """The candidates of each image anew, best first, by what was drawn for it."""
         return [
-            [
+            ended_first(
                 candidates[place]
                 for place in self.order(self._texts(candidates), self._texts(others))
-            ]
+            )
             for candidates, others in zip(found, drawn, strict=True)
         ]
 

@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerBase
 
 from clipcap.decoder import text_of
 from clipcap.ngrams import LENGTHS, NGram, ngrams, words
-from clipcap.search import Hypothesis
+from clipcap.search import Hypothesis, ended_first
 
 UNIT = 1 / 1280
 """What an expected weight is measured in: the numbers that it is made of are near 1 then, where
@@ -119,12 +119,12 @@ class Expectations:
         """
         texts = [[text_of(self._tokenizer, one.token_ids) for one in of_one] for of_one in found]
         return [
-            [
+            ended_first(
                 candidate
                 for _, candidate in sorted(
                     zip(scores, candidates, strict=True), key=lambda pair: -pair[0]
                 )
-            ]
+            )
             for scores, candidates in zip(self.scores(embedding, texts), found, strict=True)
         ]
 

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from clipcap.options import DecodingOptions
-from clipcap.search.hypothesis import Hypothesis
+from clipcap.search.hypothesis import Hypothesis, ended_first
 from clipcap.search.model import Model, begin
 from clipcap.search.reference import reference_beam
 from clipcap.search.sequential import greedy, nucleus, spread
 from clipcap.search.standard import standard_beam
 from clipcap.search.vocabulary import Vocabulary
 
-__all__ = ["Hypothesis", "Model", "Vocabulary", "begin", "draw", "search"]
+__all__ = ["Hypothesis", "Model", "Vocabulary", "begin", "draw", "ended_first", "search"]
 
 DRAWN_TOGETHER = 8
 """Images: each has many rows, and more of them leave the processor's caches."""
@@ -88,4 +88,6 @@ def _replace_long_ones(
     width = max(options.beam_size, options.num_captions)
     shorter = standard_beam(model, prefix[short], vocabulary, replace(options, beam_size=width))
     for image, others in zip(short, shorter, strict=True):
-        found[image] = [*kept[image], *others][: options.num_captions]
+        apart = {tuple(one.token_ids): one for one in [*kept[image], *others]}
+        chosen = list(apart.values())[: options.num_captions]
+        found[image] = sorted(chosen, key=lambda one: (not one.ended, -one.mean_log_probability))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A sequence of tokens. One that `ended` has a stop token last; others were cut."""
+    """A sequence of tokens. One that `ended` has a stop token last; others were cut, also where
+    one was put after half a sentence."""
 
     token_ids: list[int]
     log_probability: float
@@ -22,3 +24,8 @@ class Hypothesis:
         """0 ranks by the sum of log-probabilities, 1 by their mean; more prefers longer ones."""
         score: float = self.log_probability / len(self.token_ids) ** length_penalty
         return score
+
+
+def ended_first(ranked: Iterable[Hypothesis]) -> list[Hypothesis]:
+    """Half a sentence is worth less than a whole one, however it ranks."""
+    return sorted(ranked, key=lambda one: not one.ended)

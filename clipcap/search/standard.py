@@ -6,12 +6,13 @@ as many have been set aside as there are beams and no running one, were it to en
 ranked among them. What still runs at `max_tokens` is cut, and comes after all that ended.
 
 With `max_words` every beam is set aside at every step, as if it ended there, and goes on all
-the same. Where half a sentence has been said the decoder finds an end very unlikely, so what is
-ranked best in the end is the best whole sentence that the limit leaves room for.
+the same. Where half a sentence has been said the decoder finds an end very unlikely: such a
+one counts as cut, too.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -35,6 +36,10 @@ def standard_beam(
     while state.go_on():
         state.advance(cached.step(state.rows, state.last_tokens))
     return state.found
+
+
+LIKELY_END = math.log(0.02)
+"""Of all stop tokens together, after a whole sentence. After "a dog on a" they are far below."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ class _Search:
             ended = best.where(ends).first(self._options.beam_size)
         else:
             ended = self._each_ended(allowed)
-        self._set_aside(ended)
+        self._set_aside(ended, self._whole(log_probabilities))
         going_on = ends.int().argsort(dim=1, stable=True)[:, : self._options.beam_size]
         self._beams = best.where(~ends).take(going_on)
 
@@ -155,6 +160,16 @@ class _Search:
         beams = torch.arange(width, device=sums.device).expand(images, -1)
         return self._go_on_with(beams, stops[which].view(images, width), sums)
 
+    def _whole(self, log_probabilities: Tensor) -> list[list[bool]]:
+        """Of each image's beams, whether one that ends now has said a whole sentence; without a
+        limit it ends where it will. Shapes: log_probabilities `(B·W, V)`."""
+        images, width = self._beams.sums.shape
+        if self._options.max_words is None:
+            return [[True] * self._options.beam_size] * images
+        likely = log_probabilities[:, self._vocabulary.stops].logsumexp(dim=1) >= LIKELY_END
+        whole: list[list[bool]] = likely.view(images, width).tolist()
+        return whole
+
     def _go_on_with(self, beams: Tensor, tokens: Tensor, sums: Tensor) -> _Beams:
         """Shapes: all `(B, N)`, beams among each image's W."""
         images, width, _ = self._beams.tokens.shape
@@ -163,21 +178,21 @@ class _Search:
         longer = torch.cat([histories, tokens[..., None]], dim=-1)
         return _Beams(longer, sums, first_rows + beams)
 
-    def _set_aside(self, ended: _Beams) -> None:
+    def _set_aside(self, ended: _Beams, whole: list[list[bool]]) -> None:
         width, penalty = self._options.beam_size, self._options.length_penalty
         there = ended.sums > -torch.inf
-        rows = there.nonzero()[:, 0].tolist()
+        places = there.nonzero().tolist()
         tokens, sums = ended.tokens[there].tolist(), ended.sums[there].tolist()
-        for row, token_ids, total in zip(rows, tokens, sums, strict=True):
+        for (row, beam), token_ids, total in zip(places, tokens, sums, strict=True):
             found = self.found[self._images[row]]
-            found.append(Hypothesis(token_ids, total, ended=True))
-            found.sort(key=lambda one: -one.score(penalty))
+            found.append(Hypothesis(token_ids, total, ended=whole[row][beam]))
+            found.sort(key=lambda one: (not one.ended, -one.score(penalty)))
             del found[width:]
 
     def _would_enter(self, found: list[Hypothesis], score: float) -> bool:
         if score == -torch.inf:  # no beam runs any more
             return False
-        full = len(found) == self._options.beam_size
+        full = len(found) == self._options.beam_size and found[-1].ended
         return not full or score > found[-1].score(self._options.length_penalty)
 
     def _cut(self) -> None:

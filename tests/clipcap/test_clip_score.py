@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from clipcap import Captioner, OptionsError
+from clipcap import Captioner, DecodingOptions, OptionsError
 from clipcap import bundle as bundles
 from clipcap.data import read_evaluation_set
 from clipcap.encoder import load_folder
 from clipcap.evaluation.bootstrap import differences
 from clipcap.evaluation.evaluate import evaluate
+from clipcap.search import Hypothesis
 from tests.tiny_bundle import PREPROCESS, TOWER, build_colour_data
 
 IMAGES = [Image.new("RGB", (20, 20), colour) for colour in ("red", "green", "cyan")]
@@ -108,3 +109,19 @@ def test_an_evaluation_has_it_where_the_tower_reads(
     without = evaluate(captioner, examples)
     assert "clip_score" not in without.measures
     assert "clip_score" not in differences(found.measures, found.measures, len(examples))
+
+
+def test_what_was_cut_comes_last_whatever_its_score(
+    reading: Captioner, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = bundles.load(tiny_bundle).decoder
+    texts = ["a red square", "a green thing", "all cyan"]
+    options = DecodingOptions(beam_size=3, num_captions=3, rank_by="clip_score")
+    for cut in texts:
+        found = [Hypothesis(decoder.encode(text), -1.0, ended=text != cut) for text in texts]
+        found.sort(key=lambda one: not one.ended)  # as search does
+        monkeypatch.setattr("clipcap.captioner.search", lambda *_, found=found: [found])
+        (captions,) = reading.caption([IMAGES[0]], options)
+        assert captions[-1].text.lower().startswith(cut)
+        whole = [caption.clip_score or 0 for caption in captions[:-1]]
+        assert whole == sorted(whole, reverse=True)

@@ -130,11 +130,13 @@ def test_a_run_measures_dev_by_what_its_bundle_will_say(
     assert len(plain) == len(ranked) == 4
 
 
-def test_candidates_stay_what_search_found(bundled: Decoder, consensus: Consensus) -> None:
+def test_candidates_stay_what_search_found_and_whole_ones_come_first(
+    bundled: Decoder, consensus: Consensus
+) -> None:
     said = ("a cat sleeps", "a dog runs", "a dog", "two men")
     cat, running, dog, men = [
-        Hypothesis(bundled.tokenizer.encode(f" {text}"), -i / 3, ended=i < 2)
+        Hypothesis(bundled.tokenizer.encode(f" {text}"), -i / 3, ended=text != "a dog")
         for i, text in enumerate(said)
     ]
     ranked = consensus.rank([[cat, running, dog], [men]], [[running, dog], [cat]])
-    assert ranked == [[running, dog, cat], [men]]
+    assert ranked == [[running, cat, dog], [men]]

@@ -103,15 +103,15 @@ def test_a_caption_without_words_expects_nothing(bundled: Decoder) -> None:
     assert scores[1] == []
 
 
-def test_candidates_stay_what_search_found(bundled: Decoder) -> None:
+def test_candidates_stay_what_search_found_and_whole_ones_come_first(bundled: Decoder) -> None:
     said = ("two men on bikes", "a dog runs", "a dog in the snow", "a girl")
     men, running, snow, girl = [
-        Hypothesis(bundled.tokenizer.encode(f" {text}"), -i / 3, ended=i < 2)
+        Hypothesis(bundled.tokenizer.encode(f" {text}"), -i / 3, ended=text != "a dog runs")
         for i, text in enumerate(said)
     ]
     expectations = Expectations(knowing(People(SAID), 0), bundled.tokenizer)
     ranked = expectations.rank([[men, running, snow], [girl]], torch.zeros(2, 4))
-    assert ranked == [[snow, running, men], [girl]]
+    assert ranked == [[snow, men, running], [girl]]
 
 
 @pytest.mark.slow

@@ -9,7 +9,14 @@ from PIL import Image
 
 from clipcap import Captioner, DecodingOptions
 from clipcap.search import search
-from tests.clipcap.decoders import STOP, random_decoder, random_prefix, vocabulary
+from clipcap.search.standard import LIKELY_END
+from tests.clipcap.decoders import (
+    STOP,
+    log_probabilities_after,
+    random_decoder,
+    random_prefix,
+    vocabulary,
+)
 from tests.tiny_bundle import COLOURS, SENTENCES
 
 
@@ -27,9 +34,33 @@ def test_every_candidate_ends_within_the_limit(method: str, limit: int, seed: in
     for candidates in search(model, prefixes, vocabulary(), options):
         assert len(candidates) >= count
         for candidate in candidates:
-            assert candidate.ended
             assert candidate.token_ids[-1] == STOP
             assert words(candidate.token_ids) <= limit
+
+
+def test_what_breaks_off_in_half_a_sentence_counts_as_cut_and_comes_last() -> None:
+    options = DecodingOptions("beam", beam_size=5, num_captions=3, max_words=3)
+    seen = set()
+    for seed in range(6):
+        model, prefixes = random_decoder(seed), random_prefix(seed, batch=4)
+        for prefix, candidates in zip(
+            prefixes, search(model, prefixes, vocabulary(), options), strict=True
+        ):
+            ended = [candidate.ended for candidate in candidates]
+            assert ended == sorted(ended, reverse=True)
+            for candidate in candidates:
+                before = log_probabilities_after(model, prefix, candidate.token_ids[:-1])
+                assert candidate.ended == (before[STOP] >= LIKELY_END)
+            seen.update(ended)
+    assert seen == {False, True}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_drawn_captions_and_those_in_place_of_long_ones_come_best_first(seed: int) -> None:
+    options = DecodingOptions("nucleus", num_captions=5, max_words=3, seed=seed)
+    for candidates in search(random_decoder(seed), random_prefix(seed, 8), vocabulary(), options):
+        order = [(not one.ended, -one.mean_log_probability) for one in candidates]
+        assert order == sorted(order)
 
 
 @pytest.mark.parametrize("method", ["beam", "greedy", "nucleus"])
