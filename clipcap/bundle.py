@@ -41,6 +41,10 @@ NGRAMS_FILE = "ngrams.txt"
 CLIP_FOLDER = "clip"
 DECODER_FOLDER = "decoder"
 CARD_FILE = "README.md"
+WRITTEN = {
+    CLIP_FOLDER, DECODER_FOLDER, MAPPER_FILE, EXPECTED_CIDER_FILE, NGRAMS_FILE, CARD_FILE,
+}  # fmt: skip
+"""What `save` writes before bundle.json."""
 QUARTER = torch.float8_e4m3fn
 """For what is large and of which many numbers are summed up: the basis of expected_cider, and where
 weights are stored in half precision CLIP's token embeddings."""
@@ -98,7 +102,7 @@ def read_config(folder: Path) -> BundleConfig:
         data = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise BundleError(f"{path}: no such file; a bundle is a folder that holds it") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path}: not readable as JSON: {error}") from error
     version = data.get("format_version") if isinstance(data, dict) else None
     if version != FORMAT_VERSION:
@@ -162,8 +166,9 @@ def save(
     """Write a bundle, in place of one that is there. The encoder and decoder are stored unless
     the config names them; an encoder that it names need not be at hand.
 
-    Raises: BundleError.
+    Raises: BundleError, also where the folder holds something else.
     """
+    require_ours(folder)
     tower = None
     if config.encoder is None:
         if encoder is None or encoder.folder is None:
@@ -190,6 +195,18 @@ def save(
     _share(folder)
     # Last, so that a folder with a bundle.json is a whole bundle.
     (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n")
+
+
+def require_ours(folder: Path) -> None:
+    """Refuse to write over files that belong to no bundle.
+
+    Raises: BundleError.
+    """
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if CONFIG_FILE in there:
+        read_config(folder)
+    elif there == {CARD_FILE} or there - WRITTEN:  # or else somebody was killed while writing
+        raise BundleError(f"{folder}: holds files that are no bundle's; name another folder")
 
 
 def require_apart(folder: Path, encoder: Encoder) -> None:
@@ -268,9 +285,11 @@ def _share(folder: Path) -> None:
     """Whoever may read the card may read all: safetensors makes files that only their owner
     can, and the service often is another user."""
     mode = (folder / CARD_FILE).stat().st_mode
-    for path in folder.rglob("*"):
-        if path.is_file():
-            path.chmod(mode)
+    for name in WRITTEN:
+        path = folder / name
+        for file in path.iterdir() if path.is_dir() else [path]:
+            if file.is_file() and not file.is_symlink():
+                file.chmod(mode)
 
 
 def _refuse_pickles(folder: Path) -> None:

@@ -32,6 +32,9 @@ from clipcap.weights import write_weights
 
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
+LONGEST_ASPECT = 10
+"""More of an image's longer side than so many times the shorter is not looked at by a tower that
+crops: what it sees is about square."""
 
 
 @dataclass
@@ -162,6 +165,8 @@ def _encoder(
     *shaping, to_tensor, normalise = image_transform_v2(config, is_train=False).transforms
     if not (isinstance(to_tensor, MaybeToTensor) and isinstance(normalise, Normalize)):
         raise BundleError("this open_clip prepares images in another way than the one known here")
+    if config.resize_mode == "shortest":  # and then cropped
+        shaping.insert(0, _without_far_ends)
     return Encoder(
         visual=visual,
         shape=Compose(shaping),
@@ -173,6 +178,16 @@ def _encoder(
         folder=folder,
         text=text,
     )
+
+
+def _without_far_ends(image: Image.Image) -> Image.Image:
+    """What would be cropped all the same: a line of 20,000 pixels by 1, resized by its shorter
+    side, takes gigabytes before."""
+    width, height = (min(side, LONGEST_ASPECT * min(image.size)) for side in image.size)
+    if (width, height) == image.size:
+        return image
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 @dataclass

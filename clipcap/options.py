@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, get_args
 
@@ -59,6 +60,10 @@ class DecodingOptions:
             raise OptionsError(f"top_p must be above 0 and at most 1, not {self.top_p}")
         if not self.temperature > 0:
             raise OptionsError(f"temperature must be above 0, not {self.temperature}")
+        if not math.isfinite(self.length_penalty):
+            raise OptionsError(f"length_penalty must be a number, not {self.length_penalty}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise OptionsError(f"seed must fit 64 bits: {self.seed}")
         if self.method == "greedy" and self.num_captions > 1:
             raise OptionsError("greedy search finds one caption; use beam search for several")
         if self.method == "beam" and self.num_captions > self.beam_size:

@@ -17,7 +17,7 @@ CODE = re.compile(r"(```.*?```|~~~.*?~~~|`[^`\n]*`)", re.DOTALL)
 
 
 def main(folder: str) -> int:
-    pages = {page: page.read_text(encoding="utf-8") for page in Path(folder).rglob("*.md")}
+    pages = {page: page.read_bytes().decode() for page in Path(folder).rglob("*.md")}
     photos = sorted({photo for page, text in pages.items() for photo in wanted(page, text)})
     captions = {}
     with Client(URL) as client:
@@ -29,7 +29,7 @@ def main(folder: str) -> int:
     for page, text in pages.items():
         filled = fill(page, text, captions)
         if filled != text:
-            page.write_text(filled, encoding="utf-8")
+            page.write_bytes(filled.encode())  # with the line ends that it has
     return 0 if len(captions) == len(photos) else 1
 
 

@@ -142,7 +142,12 @@ def _caption_all(
 
 
 def _not_done(paths: Sequence[Path], output: Output, tally: Tally) -> Iterator[Path]:
+    met: set[Path] = set()
     for photo in find_photos(paths, tally.failures.append):
+        if len(paths) > 1:  # one may be in a folder, and named beside that
+            if photo in met:
+                continue
+            met.add(photo)
         if output.has(photo):
             tally.done_before += 1
         else:

@@ -173,7 +173,7 @@ class Lines:
                         raise ValueError("not written here")
                     if not is_header:
                         done.add(self._format.key_of(text))
-                except ValueError as error:
+                except (ValueError, csv.Error, RecursionError) as error:
                     raise DataError(
                         f"{out}: line {number} is not from this command with these options; "
                         "name another file"
@@ -184,7 +184,8 @@ class Lines:
 
 class Sidecars:
     """A text file beside each photograph, a line for each candidate: photo.txt for photo.jpg,
-    but photo.jpg.txt and photo.png.txt where both are there."""
+    but photo.jpg.txt and photo.png.txt where both are there, and photo.tga.txt where folders are
+    not searched for that ending."""
 
     lasts = True
 
@@ -193,7 +194,7 @@ class Sidecars:
 
     def write(self, photo: Path, captions: list[Caption]) -> None:
         path = self._path(photo)
-        new = path.with_name(f".{path.name}.new")
+        new = path.with_name(f".{os.getpid()}.new")  # no longer than the name itself may be
         try:
             # Whole or not at all: a file that is there counts as done.
             new.write_text("".join(f"{one_line(each.text)}\n" for each in captions), "utf-8")
@@ -205,7 +206,7 @@ class Sidecars:
         """Nothing is open between two photographs."""
 
     def _path(self, photo: Path) -> Path:
-        alone = _stems(photo.parent)[photo.stem] <= 1
+        alone = photo.suffix.lower() in SUFFIXES and _stems(photo.parent)[photo.stem] <= 1
         return photo.with_name(f"{photo.stem if alone else photo.name}.txt")
 
 

@@ -67,6 +67,7 @@ def train(data: Path, out: Path, config: TrainingConfig) -> None:
     out = out.resolve()
     if out.exists() and not out.is_dir():
         raise TrainingError(f"{out} is a file; a bundle is a folder")
+    bundles.require_ours(out)
     splits = read_splits(data, held_out=config.held_out, seed=config.seed)
     torch.manual_seed(config.seed)
     config = as_started_from(config)

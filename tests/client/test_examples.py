@@ -70,12 +70,12 @@ FILLED = """# Holiday
 def test_a_site_of_markdown(url: str, tmp_path: Path) -> None:
     page = tmp_path / "posts" / "holiday.md"
     page.parent.mkdir()
-    page.write_text(PAGE)
+    page.write_bytes(PAGE.replace("\n", "\r\n").encode())
     (page.parent / "beach.jpg").write_bytes(photo())
     (tmp_path / "cat.jpg").write_bytes(photo())
     done = run("markdown_site.py", tmp_path, CAPTIONING_URL=url)
     assert done.returncode == 0, done.stderr
-    assert page.read_text() == FILLED
+    assert page.read_bytes() == FILLED.replace("\n", "\r\n").encode()
     nobody = f"http://127.0.0.1:{free_port()}"
     assert run("markdown_site.py", tmp_path, CAPTIONING_URL=nobody).returncode == 0
     assert page.read_text() == FILLED

@@ -272,6 +272,53 @@ def test_the_revision_follows_weights_and_config_but_not_the_card(copy_of: Copy)
     assert bundles.revision_of(folder) not in (original, renamed)
 
 
+def saved(bundle: bundles.Bundle, folder: Path) -> None:
+    bundles.save(
+        folder,
+        bundle.config,
+        encoder=bundle.encoder,
+        decoder=bundle.decoder,
+        mapper=bundle.mapper,
+        card="a card",
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "run.sh", "decoder/config.json", "clip/film.mp4", "bundle.json"]
+)
+def test_nothing_is_written_over_what_is_no_bundle(
+    tiny_bundle: Path, tmp_path: Path, name: str
+) -> None:
+    project = tmp_path / "project"
+    for other in (name, "notes.txt"):
+        (project / other).parent.mkdir(parents=True, exist_ok=True)
+        (project / other).write_text('{"js": 1}')
+    if name == "README.md":
+        (project / "notes.txt").unlink()
+    before = {path: path.stat() for path in project.rglob("*")}
+    with pytest.raises(BundleError):
+        saved(bundles.load(tiny_bundle), project)
+    after = {path: path.stat() for path in project.rglob("*")}
+    assert {path: (s.st_mode, s.st_mtime_ns) for path, s in after.items()} == {
+        path: (s.st_mode, s.st_mtime_ns) for path, s in before.items()
+    }
+
+
+def test_a_bundle_is_written_over_one_and_over_one_that_was_not_finished(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
+    bundle, folder = bundles.load(tiny_bundle), tmp_path / "again"
+    saved(bundle, folder)
+    (folder / "curve.png").write_text("its owner's")
+    (folder / "curve.png").chmod(0o600)
+    saved(bundle, folder)
+    assert (folder / "curve.png").stat().st_mode & 0o777 == 0o600
+    (folder / "curve.png").unlink()
+    (folder / "bundle.json").unlink()  # the last that is written
+    saved(bundle, folder)
+    assert bundles.load(folder).revision == bundle.revision
+
+
 def test_who_may_read_one_file_of_a_bundle_may_read_all(tiny_bundle: Path) -> None:
     (tiny_bundle.parent / "plain").touch()
     mode = (tiny_bundle.parent / "plain").stat().st_mode

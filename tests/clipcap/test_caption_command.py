@@ -78,6 +78,15 @@ def test_all_well_and_nothing_is_said(tiny_bundle: Path, photos: Path) -> None:
     assert (done.exit_code, done.stderr) == (0, "")
 
 
+def test_a_photograph_that_is_named_twice_is_captioned_once(
+    tiny_bundle: Path, photos: Path
+) -> None:
+    out = photos / "captions.txt"
+    done = caption(tiny_bundle, photos, photos / "1.png", "--out", out)
+    assert done.stderr.splitlines()[-1] == "2 captioned, 1 failed"
+    assert len(out.read_text().splitlines()) == 2
+
+
 def test_what_is_in_the_output_is_not_done_again(tiny_bundle: Path, photos: Path) -> None:
     out = photos / "captions.jsonl"  # inside the folder: it is no photograph
     arguments = (photos, "--format", "jsonl", "--out", out)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import Compose
 
 from clipcap import Captioner, ClipCapError, DecodingOptions
 from clipcap import bundle as bundles
+from clipcap.encoder import load_folder
 from clipcap.search import Vocabulary
-from tests.tiny_bundle import COLOURS
+from tests.tiny_bundle import COLOURS, build_tiny_tower
 
 
 @pytest.mark.parametrize("method", ["beam", "greedy"])
@@ -72,6 +75,23 @@ def test_the_whole_picture_is_seen_squashed_not_cropped(captioner: Captioner) ->
     wide.paste("black", (0, 0, 20, 20))  # cropping to the middle would lose it
     assert captioner.preprocess(wide)[:, :, 0].max() < 0
     assert captioner.preprocess(wide)[:, :, -1].min() > 0.9
+
+
+def test_a_tower_that_crops_does_not_resize_what_it_leaves_out(tmp_path: Path) -> None:
+    """A line of 20,000 pixels by 1, resized by its shorter side, would take gigabytes."""
+    folder = build_tiny_tower(tmp_path / "tower")
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["preprocess_cfg"]["resize_mode"] = "shortest"
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    encoder = load_folder(folder)
+    sizes: list[tuple[int, int]] = []
+    shape = encoder.shape
+    assert isinstance(shape, Compose)
+    shape.transforms.insert(1, lambda image: (sizes.append(image.size), image)[1])
+    for size in ((20_000, 1), (3, 9_000), (640, 480)):
+        image = Image.new("RGB", size, "red")
+        assert encoder.preprocess(image).shape == (3, 32, 32)
+    assert sizes == [(10, 1), (3, 30), (640, 480)]
 
 
 def test_candidates_that_say_the_same_are_one(captioner: Captioner) -> None:

@@ -23,6 +23,8 @@ from clipcap import DecodingOptions, OptionsError
         ({"top_p": 1.1}, "top_p"),
         ({"temperature": 0}, "temperature"),
         ({"temperature": float("nan")}, "temperature"),
+        ({"length_penalty": float("nan")}, "length_penalty"),
+        ({"seed": 2**63}, "seed"),
         ({"num_captions": 6, "beam_size": 5}, "beam_size"),
         ({"method": "greedy", "num_captions": 2}, "beam search"),
         ({"beam_rule": "reference", "max_words": 5}, "max_words"),

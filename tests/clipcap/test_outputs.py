@@ -108,6 +108,7 @@ def test_a_row_of_jsonl_names_the_very_file_and_holds_the_scores(tmp_path: Path)
         b'{"a": 1}\n',
         b"[]\n",
         b"\xff\xd8\xff\n",
+        b"[" * 100_000 + b"\n",
     ],
 )
 def test_a_file_of_somebody_else_is_left_alone(
@@ -118,6 +119,16 @@ def test_a_file_of_somebody_else_is_left_alone(
     with pytest.raises(DataError, match="line 1"):
         Lines(format(), out)
     assert out.read_bytes() == content
+
+
+@pytest.mark.parametrize("row", [b'"a ""dog\n', b'"a"b,c\n', b'x.jpg,"A dog\nruns."\n'])
+def test_a_table_that_was_edited_is_left_alone(tmp_path: Path, row: bytes) -> None:
+    """As by somebody who typed a line break into a cell."""
+    out = tmp_path / "out"
+    out.write_bytes(b"photo,caption\n" + row)
+    with pytest.raises(DataError, match="line 2 is not from this command"):
+        Lines(Csv(1), out)
+    assert out.read_bytes() == b"photo,caption\n" + row
 
 
 def test_a_file_made_with_other_options_is_left_alone(tmp_path: Path) -> None:
@@ -135,25 +146,35 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_sidecars_lie_beside_their_photos_and_are_apart(tmp_path: Path) -> None:
-    names = ["one.jpg", "two.jpg", "two.png", "three.v2.jpg", "four.jpg"]
+    names = ["one.jpg", "two.jpg", "two.png", "three.v2.jpg", "four.jpg", "one.tga"]
     for name in names:
         (tmp_path / name).touch()
     (tmp_path / "four.txt").write_text("my own words")
     sidecars = Sidecars()
-    assert [name for name in names if not sidecars.has(tmp_path / name)] == names[:4]
-    for name in names[:4]:
+    new = [name for name in names if not sidecars.has(tmp_path / name)]
+    assert new == [name for name in names if name != "four.jpg"]
+    for name in new:
         sidecars.write(tmp_path / name, CAPTIONS)
         assert sidecars.has(tmp_path / name)
 
     written = {path.name for path in tmp_path.iterdir()} - set(names)
-    assert written == {"one.txt", "two.jpg.txt", "two.png.txt", "three.v2.txt", "four.txt"}
+    assert written == {
+        "one.txt", "two.jpg.txt", "two.png.txt", "three.v2.txt", "four.txt", "one.tga.txt",
+    }  # fmt: skip
     assert (tmp_path / "one.txt").read_text() == "A dog, “running”.\nA dog.\n"
     assert (tmp_path / "four.txt").read_text() == "my own words"
 
 
 def test_a_sidecar_that_cannot_be_written_is_one_photographs_failure(tmp_path: Path) -> None:
-    name = "x" * 251 + ".jpg"  # that of the file beside it, while it is written, is too long
-    (tmp_path / name).touch()
+    for name in ("x" * 251 + ".jpg", "x" * 251 + ".png"):  # each needs a longer one
+        (tmp_path / name).touch()
     with pytest.raises(DataError, match="File name too long"):
         Sidecars().write(tmp_path / name, CAPTIONS)
     assert not Sidecars().has(tmp_path / name)
+
+
+def test_a_sidecar_may_have_as_long_a_name_as_there_are(tmp_path: Path) -> None:
+    name = "x" * 251
+    (tmp_path / f"{name}.jpg").touch()
+    Sidecars().write(tmp_path / f"{name}.jpg", CAPTIONS)
+    assert {path.name for path in tmp_path.iterdir()} == {f"{name}.jpg", f"{name}.txt"}
