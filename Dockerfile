@@ -43,8 +43,10 @@ COPY migrations /app/migrations
 COPY web /app/web
 USER 10001:10001
 EXPOSE 8000 9100
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
-    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
+# Without the proxies of the environment, and patient: it waits for a thread of those that take
+# uploads in.
+HEALTHCHECK --interval=10s --timeout=30s --start-period=60s \
+    CMD ["python", "-c", "from urllib.request import ProxyHandler, build_opener; build_opener(ProxyHandler({})).open('http://127.0.0.1:8000/healthz', timeout=25)"]
 CMD ["web"]
 
 # torch alone, in a layer that changes only with its version.
@@ -73,5 +75,5 @@ USER 10001:10001
 EXPOSE 9101
 # It answers once the models are loaded. A worker that gets stuck ends itself.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=300s \
-    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:9101/metrics', timeout=4)"]
+    CMD ["python", "-c", "from urllib.request import ProxyHandler, build_opener; build_opener(ProxyHandler({})).open('http://127.0.0.1:9101/metrics', timeout=4)"]
 CMD ["worker"]

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import runpy
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,40 +47,47 @@ def main() -> None:
 @main.command()
 @_one_line_errors
 def run() -> None:
-    """Run the whole service on this machine, until Ctrl-C."""
+    """Run the whole service on this machine, until Ctrl-C; the second one kills at once."""
     from captioning.local import launch
+    from captioning.local.supervisor import StopNow
     from captioning.settings import load_settings
 
-    launch.run(load_settings(), _say)
+    try:
+        launch.run(load_settings(), _say)
+    except StopNow:
+        _say("Stopped at once.")
+        sys.exit(1)
 
 
 @main.command()
 @_one_line_errors
 def migrate() -> None:
     """Bring the database to the newest schema."""
-    from captioning.database import Database
-    from captioning.migrate import migrate
-    from captioning.settings import load_settings
+    # No success: those that wait for the schema would start.
+    with _heard_sigterm(exit_code=128 + signal.SIGTERM):
+        from captioning.database import Database
+        from captioning.migrate import migrate
+        from captioning.settings import load_settings
 
-    settings = load_settings()
-    if _owns_database(settings):
-        _make_folder(settings)
-    database = Database(settings.database_url)
-    migrate(database)
-    database.close()
+        settings = load_settings()
+        if _owns_database(settings):
+            _make_folder(settings)
+        database = Database(settings.database_url)
+        migrate(database)
+        database.close()
     click.echo("The database is at the newest schema.")
 
 
 @main.command()
 def web() -> None:
     """Run one web server in the foreground."""
-    _become("web")
+    _serve("web")
 
 
 @main.command()
 def worker() -> None:
     """Run one worker in the foreground."""
-    _become("worker")
+    _serve("worker")
 
 
 @main.command()
@@ -257,12 +266,22 @@ def _make_folder(settings: Settings) -> None:
         raise click.ClickException(f"{error.filename}: {error.strerror}") from error
 
 
-def _become(module: str) -> None:
-    """Replace this process: signals and exit code are the module's own."""
-    from captioning.local.launch import module_command
+def _serve(module: str) -> None:
+    """Be that module: signals and exit code are its own."""
+    with _heard_sigterm(exit_code=0):
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
 
-    command = module_command(module)
-    os.execv(command[0], command)  # noqa: S606  (no shell is wanted)
+
+@contextmanager
+def _heard_sigterm(exit_code: int) -> Iterator[None]:
+    """Until somebody sets a better handler: the first process of a container has no default
+    actions, and would not hear SIGTERM while it imports torch or waits for a database."""
+    # Not sys.exit, which waits for threads: whoever is killed here leaves nothing behind.
+    before = signal.signal(signal.SIGTERM, lambda *_: os._exit(exit_code))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _say(line: str) -> None:

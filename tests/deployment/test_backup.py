@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -75,18 +76,71 @@ def test_postgresql(tmp_path: Path) -> None:
         restored.close()
 
 
-def test_sqlite_while_the_service_runs(tmp_path: Path) -> None:
+def back_up_one_machine(folder: Path) -> subprocess.CompletedProcess[str]:
+    """The three lines, in a folder that has a `.venv` as `make run` makes it."""
+    program = folder / ".venv/bin/python"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    if not program.exists():
+        program.symlink_to(sys.executable)
+    lines = [command(words) for words in ("backup=", "VACUUM INTO", "cp -r data/storage")]
+    return subprocess.run(
+        ["sh", "-ec", "\n".join(lines)], cwd=folder, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_sqlite_while_the_service_runs_and_again_when_it_has_stopped(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    data.mkdir()
+    (data / "storage").mkdir(parents=True)
+    (data / "storage" / "a.jpg").write_bytes(b"photograph")
     running = Database(f"sqlite:///{data}/captioning.db")
     migrate(running)
     filled = fill(running)
-    line = command("VACUUM INTO").replace("python ", f"{sys.executable} ", 1)
-    subprocess.run(["sh", "-ec", line], cwd=tmp_path, check=True, timeout=60)
+    first = back_up_one_machine(tmp_path)
     running.close()
-    restored = Database(f"sqlite:///{tmp_path}/captioning.backup.db")
-    assert_whole(restored, filled)
-    restored.close()
+    time.sleep(1)  # a backup is called by its second
+    second = back_up_one_machine(tmp_path)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    backups = list(tmp_path.glob("backup-*"))
+    assert len(backups) == 2
+    for backup in backups:
+        assert (backup / "storage" / "a.jpg").read_bytes() == b"photograph"
+        restored = Database(f"sqlite:///{backup}/captioning.db")
+        assert_whole(restored, filled)
+        restored.close()
+
+
+def test_a_backup_of_no_database_is_none_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    done = back_up_one_machine(tmp_path)
+    assert done.returncode != 0
+    assert "unable to open database file" in done.stderr
+    assert not list(tmp_path.rglob("*.db"))
+
+
+def run_in_volume(line: str, volume: Path, folder: Path) -> None:
+    """What `docker run` would do with the volume at /data and this folder at /backup."""
+    prefix = r'docker run --rm -v captioning_data:/data(:ro)? -v "\$PWD":/backup debian '
+    inside = re.sub(f"^{prefix}", "", line)
+    assert inside != line
+    here = inside.replace("/backup/", f"{folder}/").replace("-C /data", f"-C {volume}")
+    subprocess.run(["sh", "-ec", here], check=True, timeout=60)
+
+
+def test_the_volume_with_all_that_is_in_it_and_its_owner(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    for name in ("storage/images/a.jpg", "models/mine/bundle.json", ".cache/huggingface/blob"):
+        (old / name).parent.mkdir(parents=True)
+        (old / name).write_text(name)
+    new.mkdir()  # as Docker makes it for an image that has nothing at /data
+    old.chmod(0o750)
+    if os.geteuid() == 0:
+        os.chown(old, 10001, 10001)
+    run_in_volume(command("tar -czf"), old, tmp_path)
+    run_in_volume(command("tar -xzf"), new, tmp_path)
+    found = {str(path.relative_to(new)) for path in new.rglob("*") if path.is_file()}
+    assert found == {"storage/images/a.jpg", "models/mine/bundle.json"}
+    for attribute in ("st_mode", "st_uid", "st_gid"):
+        assert getattr(new.stat(), attribute) == getattr(old.stat(), attribute)
 
 
 @pytest.mark.slow

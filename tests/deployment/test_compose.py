@@ -86,6 +86,18 @@ def test_nothing_is_published_beyond_this_machine_by_default() -> None:
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
+@pytest.mark.parametrize("number", [None, "0", "4"])
+def test_the_number_of_workers_stands_where_the_next_command_finds_it(number: str | None) -> None:
+    """And so do the profiles. `--scale` and `--profile` hold for one command: the upgrade's would
+    go back to one worker, and leave those on GPUs on the old release."""
+    said = {"WORKERS": number} if number else {}
+    worker = compose(POSTGRES_PASSWORD="s3cret", **said)["services"]["worker"]
+    assert worker["deploy"]["replicas"] == (number or "1")
+    for page in ("README.md", "docker-compose.yml", "docs/deployment.md", "docs/operations.md"):
+        commands = re.findall("docker compose [^`\n]*", (ROOT / page).read_text())
+        assert not [line for line in commands if "--scale" in line or "--profile" in line]
+
+
 def test_each_gpu_has_a_worker_of_its_own() -> None:
     devices = {
         name: service["deploy"]["resources"]["reservations"]["devices"]

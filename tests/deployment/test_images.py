@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from scripts.requirements import requirements
 from tests.deployment.container import Container, installed
-from tests.deployment.files import ROOT, Stage, stages
+from tests.deployment.files import ROOT, Stage, outside, stages
 
 IMAGES = [("cpu", "web"), ("cpu", "worker"), ("gpu", "worker"), ("cpu", "commands")]
 SERVING = IMAGES[:3]
@@ -41,7 +44,34 @@ def test_what_it_copies_is_there_and_let_through(image: tuple[str, str]) -> None
 
 def test_it_runs_as_nobody_in_particular_and_can_be_asked_how_it_is(stage: Stage) -> None:
     assert stage.last("USER") == "10001:10001"
-    assert "urlopen" in stage.health_command[-1]
+    assert "127.0.0.1" in stage.health_command[-1]
+
+
+@pytest.mark.slow
+def test_it_is_asked_how_it_is_past_any_proxy(stage: Stage) -> None:
+    """http_proxy is set in many a company's containers, and no proxy leads back into one."""
+    answers = ThreadingHTTPServer(("127.0.0.1", 0), Fine)
+    with answers:
+        Thread(target=answers.serve_forever, daemon=True).start()
+        (port,) = re.findall(r"127\.0\.0\.1:(\d+)/", stage.health_command[-1])
+        python, *options, program = stage.health_command
+        here = program.replace(port, str(answers.server_port))
+        done = subprocess.run(
+            [sys.executable, *options, here],
+            env={**outside(), "http_proxy": "http://127.0.0.1:9", "no_proxy": ""},
+            timeout=60,
+        )
+        answers.shutdown()
+    assert (python, done.returncode) == ("python", 0)
+
+
+class Fine(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 def test_a_change_of_the_code_replaces_only_the_last_layers(stage: Stage) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +16,16 @@ import yaml
 from sqlalchemy import make_url
 
 from captioning.database import Database
+from captioning.errors import SettingsError
 from captioning.models import JobStatus
 from captioning.settings import PREFIX, Settings, load_settings
 from tests.deployment.files import ROOT, manifests, stages
 from tests.factories import add_jobs
 from tests.servers import migrated_database
+from web.__main__ import GRACEFUL_TIMEOUT_S
 
 FOLDER = ROOT / "deploy/kubernetes"
+KUSTOMIZATIONS = ["base", "gpu"]
 IMAGES = {"captioning-web": ("cpu", "web"), "captioning-worker-cpu": ("cpu", "worker")}
 
 
@@ -34,6 +41,11 @@ def containers() -> Iterator[tuple[str, dict[str, Any]]]:
     for pod in pods().values():
         for container in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]:
             yield container["name"], container
+
+
+def kustomization(folder: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((FOLDER / folder / "kustomization.yaml").read_text())
+    return loaded
 
 
 OURS = {name: each for name, each in containers() if each["image"] in IMAGES}
@@ -64,6 +76,36 @@ def test_pods_run_as_the_user_that_the_images_have() -> None:
     for name in ("captioning-web", "captioning-worker"):
         user = pods()[name]["spec"]["securityContext"]["runAsUser"]
         assert f"--uid {user} " in " ".join(stages()["base"].all("RUN"))
+
+
+def test_no_service_of_the_namespace_becomes_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes gives each container variables for each Service, unless the pod says no. Those of
+    the Service captioning-broker begin as our settings do, and no container would start."""
+    (broker,) = (item for item in of_kind("Service") if "broker" in item["metadata"]["name"])
+    prefix = broker["metadata"]["name"].upper().replace("-", "_")
+    monkeypatch.setenv(f"{prefix}_PORT", "tcp://10.0.0.1:6379")
+    with pytest.raises(SettingsError, match=f"unknown setting: {prefix}_PORT"):
+        load_settings()
+    assert {name: pod["spec"].get("enableServiceLinks") for name, pod in pods().items()} == {
+        name: False for name in pods()
+    }
+
+
+def test_web_pods_are_left_alone_while_many_upload_at_once() -> None:
+    """/healthz waits for one of the threads that take uploads in: 5.65 s were measured while 60
+    came at once."""
+    for probe, at_least_s in (("readinessProbe", 10), ("livenessProbe", 30)):
+        asked = OURS["web"][probe]
+        assert asked["periodSeconds"] >= asked["timeoutSeconds"] >= at_least_s
+
+
+def test_a_web_pod_that_goes_listens_until_nobody_is_sent_to_it_any_more() -> None:
+    """Its SIGTERM and the news that it is going leave at the same time, and the news is slower."""
+    command, seconds = OURS["web"]["lifecycle"]["preStop"]["exec"]["command"]
+    assert (command, seconds) == ("sleep", "5")
+    grace_s = pods()["captioning-web"]["spec"]["terminationGracePeriodSeconds"]
+    assert grace_s >= int(seconds) + GRACEFUL_TIMEOUT_S + 10
+    assert "slim" in stages()["web"].last("IMAGE")  # of Debian, where `sleep` is always there
 
 
 def test_everything_is_confined() -> None:
@@ -112,18 +154,71 @@ def test_services_and_scaling_find_their_pods() -> None:
     assert "replicas" not in worker["spec"]
 
 
+def changed(container: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """The worker's container after a JSON patch (RFC 6902) of a kustomization."""
+    assert patch["target"] == {"kind": "Deployment", "name": "captioning-worker"}
+    result = deepcopy(container)
+    for change in yaml.safe_load(patch["patch"]):
+        path = change["path"].removeprefix("/spec/template/spec/containers/0/")
+        *parents, last = [part.replace("~1", "/") for part in path.split("/")]
+        place = result
+        for parent in parents:
+            place = place[parent]
+        assert change["op"] == ("replace" if last in place else "add")
+        place[last] = change["value"]
+    return result
+
+
 def test_the_overlay_gives_each_worker_a_gpu() -> None:
-    overlay = yaml.safe_load((FOLDER / "gpu/kustomization.yaml").read_text())
-    (image,) = overlay["images"]
-    assert (image["name"], image["newName"]) == ("captioning-worker-cpu", "captioning-worker-gpu")
-    (patch,) = overlay["patches"]
-    assert patch["target"]["name"] in pods()
-    (change,) = yaml.safe_load(patch["patch"])
-    *parents, last = change["path"].removeprefix("/spec/template/spec/containers/0/").split("/")
-    place = OURS["worker"]
-    for parent in parents:
-        place = place[parent]
-    assert (last.replace("~1", "/"), change["value"]) == ("nvidia.com/gpu", 1)
+    (patch,) = kustomization("gpu")["patches"]
+    worker = changed(OURS["worker"], patch)
+    assert worker["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert worker["image"] == "captioning-worker-gpu"
+
+
+def test_each_image_has_one_place_for_its_new_name() -> None:
+    """And none is looked for by a name that another kustomization may have replaced already."""
+    named = {
+        folder: {image["name"] for image in kustomization(folder)["images"]}
+        for folder in KUSTOMIZATIONS
+    }
+    assert named == {"base": set(IMAGES), "gpu": {"captioning-worker-gpu"}}
+    page = (ROOT / "docs/deployment.md").read_text()
+    for folder, images in named.items():
+        (line,) = re.findall(rf"^\| `deploy/kubernetes/{folder}/.*$", page, flags=re.MULTILINE)
+        assert all(image in line for image in images)
+
+
+def test_the_overlay_has_all_that_the_base_has() -> None:
+    assert manifests(FOLDER / "gpu") == manifests(FOLDER / "base")
+
+
+def test_a_kustomization_inside_what_it_is_made_of_is_a_cycle(tmp_path: Path) -> None:
+    """As kubectl refuses it."""
+    inner = tmp_path / "gpu"
+    inner.mkdir()
+    (inner / "kustomization.yaml").write_text("resources: [..]")
+    with pytest.raises(ValueError, match="cycle"):
+        manifests(inner)
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl here")
+def test_kubectl_builds_it_under_names_of_ones_own(tmp_path: Path) -> None:
+    copied = tmp_path / "kubernetes"
+    shutil.copytree(FOLDER, copied)
+    for folder in KUSTOMIZATIONS:
+        file = copied / folder / "kustomization.yaml"
+        file.write_text(
+            re.sub(r"name: (\S+), newTag", r"name: \1, newName: mine/\1, newTag", file.read_text())
+        )
+    for folder, device in zip(KUSTOMIZATIONS, ("cpu", "gpu"), strict=True):
+        built = subprocess.run(
+            ["kubectl", "kustomize", copied / folder], capture_output=True, text=True, check=True
+        ).stdout
+        images = set(re.findall(r"image: (\S+)", built)) - {"valkey/valkey:8-alpine"}
+        assert images == {"mine/captioning-web:latest", f"mine/captioning-worker-{device}:latest"}
+        assert built.count("nvidia.com/gpu: 1") == (device == "gpu")
+        assert built.count("enableServiceLinks: false") == len(pods())
 
 
 def test_kedas_query_counts_what_waits_and_what_runs(tmp_path: Path) -> None:
