@@ -27,6 +27,7 @@ CLIENT: dict[str, Any] = {
     "timeout": timedelta(seconds=10),
     "allow_http": True,  # where the endpoint is http://, and only there
 }
+PROBE_KEY = "probe"
 NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 WRITERS = 16
 """Objects that are written at once: what takes the time is to wait for a disk or a network."""
@@ -94,9 +95,25 @@ class Storage:
             self._require_content()
             return bytes(self._store.get(key).bytes())
 
+    def try_writing(self) -> None:
+        """Whether it takes anything: it writes an object of no use."""
+        self.put(PROBE_KEY, b"")
+
+    def is_away(self) -> bool:
+        """Whether it can be read from at all: not one object is the matter then, but all."""
+        try:
+            with _errors_as_ours("/"):
+                self._require_content()
+                next(iter(self._store.list(chunk_size=1)), None)
+        except StorageUnavailable:
+            return True
+        return False
+
     def _require_content(self) -> None:
         """Not one image is missing but all of them, where a disk is not mounted."""
-        if self._folder and not (self._folder.is_dir() and any(self._folder.iterdir())):
+        if self._folder and not (
+            self._folder.is_dir() and any(each.name != PROBE_KEY for each in self._folder.iterdir())
+        ):
             missing = FileNotFoundError(str(self._folder))  # said in the log, and not to everybody
             raise StorageUnavailable(f"There is nothing in {self._folder}.") from missing
 

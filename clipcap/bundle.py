@@ -45,6 +45,8 @@ WRITTEN = {
     CLIP_FOLDER, DECODER_FOLDER, MAPPER_FILE, EXPECTED_CIDER_FILE, NGRAMS_FILE, CARD_FILE,
 }  # fmt: skip
 """What `save` writes before bundle.json."""
+UNFINISHED = ".unfinished"
+"""Is there while a bundle is written: who was killed in the middle may write it again."""
 QUARTER = torch.float8_e4m3fn
 """For what is large and of which many numbers are summed up: the basis of expected_cider, and where
 weights are stored in half precision CLIP's token embeddings."""
@@ -176,13 +178,13 @@ def save(
         tower = encoder.folder
     if encoder is not None:
         require_apart(folder, encoder)
-    if (folder / CONFIG_FILE).exists():
-        (folder / CONFIG_FILE).unlink()
-        for stored in (CLIP_FOLDER, DECODER_FOLDER):
-            shutil.rmtree(folder / stored, ignore_errors=True)
-        for name in (EXPECTED_CIDER_FILE, NGRAMS_FILE):
-            (folder / name).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / UNFINISHED).touch()
+    (folder / CONFIG_FILE).unlink(missing_ok=True)
+    for stored in (CLIP_FOLDER, DECODER_FOLDER):
+        shutil.rmtree(folder / stored, ignore_errors=True)
+    for name in (EXPECTED_CIDER_FILE, NGRAMS_FILE):
+        (folder / name).unlink(missing_ok=True)
     if tower is not None:
         _save_encoder(tower, folder / CLIP_FOLDER, dtype)
     if config.decoder is None:
@@ -195,6 +197,7 @@ def save(
     _share(folder)
     # Last, so that a folder with a bundle.json is a whole bundle.
     (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n")
+    (folder / UNFINISHED).unlink()
 
 
 def require_ours(folder: Path) -> None:
@@ -202,10 +205,9 @@ def require_ours(folder: Path) -> None:
 
     Raises: BundleError.
     """
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if CONFIG_FILE in there:
+    if (folder / CONFIG_FILE).exists():
         read_config(folder)
-    elif there == {CARD_FILE} or there - WRITTEN:  # or else somebody was killed while writing
+    elif folder.is_dir() and any(folder.iterdir()) and not (folder / UNFINISHED).exists():
         raise BundleError(f"{folder}: holds files that are no bundle's; name another folder")
 
 

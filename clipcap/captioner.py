@@ -36,7 +36,7 @@ from clipcap.models import locate
 from clipcap.options import DecodingOptions
 from clipcap.precision import Precision, choose
 from clipcap.recorded import RecordedGPT2
-from clipcap.search import Hypothesis, Vocabulary, draw, search
+from clipcap.search import Hypothesis, Vocabulary, draw, ended_first, search
 
 Result = TypeVar("Result")
 Search = Callable[[GPT2, Tensor, Vocabulary, DecodingOptions], list[list[Hypothesis]]]
@@ -285,17 +285,19 @@ class Captioner:
         if text_side is not None and embedding is not None and (clip_scores or by_clip):
             candidates = _with_clip_scores(candidates, text_side, embedding.to(self.device))
         if by_clip:
-            whole = [len(self._distinct([one for one in of if one.ended])) for of in found]
+            whole = [self._distinct([one for one in of if one.ended]) for of in found]
             candidates = [
-                sorted(captions[:count], key=_by_clip) + sorted(captions[count:], key=_by_clip)
-                for captions, count in zip(candidates, whole, strict=True)
+                _by_clip_score(captions, {one.text for one in ended})
+                for captions, ended in zip(candidates, whole, strict=True)
             ]
         return [captions[: options.num_captions] for captions in candidates]
 
     def _find(self, prefix: Tensor, options: DecodingOptions) -> list[list[Hypothesis]]:
         found = self._of_each(search, prefix, options)
         _require_numbers(found)
-        return found
+        if options.method == "beam" and options.beam_rule == "reference":
+            return found  # in the order of the authors
+        return [ended_first(hypotheses) for hypotheses in found]
 
     def _ranked(
         self,
@@ -355,11 +357,12 @@ def _require_numbers(found: list[list[Hypothesis]]) -> None:
             raise ClipCapError("the decoder's probabilities are no numbers")
 
 
+def _by_clip_score(captions: list[Caption], whole: set[str]) -> list[Caption]:
+    """Those of which nothing was cut first."""
+    return sorted(captions, key=lambda one: (one.text not in whole, -(one.clip_score or 0)))
+
+
 @torch.inference_mode()
-def _by_clip(caption: Caption) -> float:
-    return -(caption.clip_score or 0)
-
-
 def _with_clip_scores(
     candidates: list[list[Caption]], text_side: TextSide, embedding: Tensor
 ) -> list[list[Caption]]:

@@ -18,7 +18,6 @@ from captioning.queue import Queue
 from web import problems
 
 OK = "ok"
-PROBE_KEY = "probe"
 KEPT_S = 1.0
 """What was found is told for so long: anybody may ask, as often as they like."""
 
@@ -67,7 +66,7 @@ def readyz() -> ResponseReturnValue:
 def _look(queue: Queue) -> dict[str, str]:
     checks = {
         "database": _outcome(lambda: require_current(queue.database)),
-        "storage": _outcome(lambda: queue.storage.put(PROBE_KEY, b"")),
+        "storage": _outcome(lambda: queue.storage.try_writing()),
         "worker": "Unknown without a database.",
     }
     if checks["database"] == OK:  # its tables are there

@@ -16,7 +16,7 @@ class Then(Enum):
     RETRY = auto()
     """While it has attempts left."""
     WAIT = auto()
-    """It is no fault of the job, and costs it no attempt."""
+    """For what is away: it is no fault of the job, and costs it no attempt."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,23 @@ class CaptionInvalid(Exception):
 
 _TABLE: tuple[tuple[type[BaseException], str, Then], ...] = (
     (ImageNotFound, "image_missing", Then.FAIL),
-    (Unavailable, "unavailable", Then.WAIT),
+    (Unavailable, "unavailable", Then.RETRY),  # of this image alone, see below
     (ImageDamaged, "image_unreadable", Then.FAIL),
     (MemoryError, "out_of_memory", Then.RETRY),
     (CaptionInvalid, "caption_invalid", Then.RETRY),  # a device in trouble gives NaN, for a while
 )
 MODEL_FAILED = "model_failed"
-FATAL_CODES = (*(code for _, code, then in _TABLE if then is not Then.WAIT), MODEL_FAILED)
+FATAL_CODES = (*(code for _, code, _ in _TABLE), MODEL_FAILED)
 """With which a worker may end a job."""
 
 
-def judge(error: BaseException) -> Verdict:
-    """The verdict on an error; an unknown one is the model's, and may pass."""
-    # A driver's words name hosts and folders.
-    if isinstance(error, Unavailable) and error.__cause__:
-        return Verdict("unavailable", f"{error.title()}.", Then.WAIT)
+def judge(error: BaseException, *, away: bool = False) -> Verdict:
+    """The verdict on an error; an unknown one is the model's, and may pass. `away`: whether the
+    image store gives nothing at all."""
+    if isinstance(error, Unavailable):
+        # A driver's words name hosts and folders.
+        message = f"{error.title()}." if error.__cause__ else str(error)
+        return Verdict("unavailable", message, Then.WAIT if away else Then.RETRY)
     for kind, code, then in _TABLE:
         if isinstance(error, kind):
             return Verdict(code, str(error) or kind.__name__, then)

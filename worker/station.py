@@ -23,7 +23,7 @@ from PIL import Image
 
 from captioning import jobs
 from captioning.database import storable
-from captioning.errors import DatabaseUnavailable
+from captioning.errors import DatabaseUnavailable, Unavailable
 from captioning.jobs import CaptionText, Claim, ClaimedJob
 from captioning.models import Decoding, JobStatus
 from captioning.queue import Queue
@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 DECODE_THREADS = min(4, os.cpu_count() or 1)
 """More than there are processors would only keep the model from them."""
 LAST_PAUSE_S = 10.0
+AWAY_PAUSE_S = 5.0
+"""Of a worker that finds the image store away, before its next claim."""
 BROKEN_EXIT_CODE = 71
 ACTS = {Then.FAIL: jobs.fail, Then.RETRY: jobs.fail_or_retry, Then.WAIT: jobs.put_off}
 
@@ -183,7 +185,9 @@ class Station:
         failures: Mapping[str, Exception],
     ) -> None:
         """One transaction for the micro-batch. Jobs that are no longer ours are left alone."""
-        verdicts = {job_id: judge(error) for job_id, error in failures.items()}
+        unavailable = [error for error in failures.values() if isinstance(error, Unavailable)]
+        away = bool(unavailable) and self._queue.storage.is_away()
+        verdicts = {job_id: judge(error, away=away) for job_id, error in failures.items()}
 
         def save() -> dict[str, JobStatus]:
             with self._queue.database.write() as session:
@@ -197,6 +201,8 @@ class Station:
             return outcomes
 
         for job_id, error in failures.items():
+            if verdicts[job_id].then is Then.WAIT:
+                continue
             job = next(job for job in claim.jobs if job.id == job_id)
             subject = {"job_id": job.id, "request_id": job.request_id}
             logger.warning("job %s failed", job.id, exc_info=error, extra=subject)
@@ -207,6 +213,10 @@ class Station:
         if lost:
             subjects = _subjects(lost)
             logger.warning("%d outcomes not saved: the lease was lost", len(lost), extra=subjects)
+        if away:  # nor is what waits behind them to be had
+            subjects = _subjects(claim.jobs)
+            logger.warning("put off for %d s: %s", jobs.WAIT_S, unavailable[0], extra=subjects)
+            self._stopping.wait(AWAY_PAUSE_S)
 
     def _tell(self, ended: Sequence[ClaimedJob]) -> None:
         if any(job.webhook for job in ended):

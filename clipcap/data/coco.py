@@ -28,10 +28,10 @@ def is_coco(data: dict[str, Any]) -> bool:
 class KarpathyFile:
     """A `dataset_*.json`, parsed once for all its splits."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, data: dict[str, Any] | None = None) -> None:
         """Raises: DataError."""
-        self._path = path
-        self._data = read_json_object(path)
+        self.path = path
+        self._data = read_json_object(path) if data is None else data
         if not is_karpathy(self._data):
             raise DataError(f"{path}: not Karpathy's format: no 'sentences' in 'images'")
 
@@ -43,18 +43,18 @@ class KarpathyFile:
 
     def read(self, split: str, findings: Findings) -> list[Example]:
         """Raises: DataError, naming the image."""
-        finder = ImageFinder(self._path)
+        finder = ImageFinder(self.path)
         examples = []
         for number, row in enumerate(map(_dict, self._data["images"])):
             if KARPATHY_SPLITS.get(row.get("split", "")) != split:
                 continue
-            where = f"{self._path}, images[{number}]"
+            where = f"{self.path}, images[{number}]"
             name = "/".join(filter(None, [row.get("filepath"), row.get("filename")]))
             captions = [_dict(sentence).get("raw") for sentence in row.get("sentences") or []]
             example = _example(where, name, captions, row.get("cocoid"), finder, findings)
             examples += [example] if example else []
         if not examples:
-            raise DataError(f"{self._path}: no images of the {split} split")
+            raise DataError(f"{self.path}: no images of the {split} split")
         return examples
 
 

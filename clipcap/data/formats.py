@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -94,6 +95,8 @@ def recognise(data: Path) -> DataSet:
         return found
     if splits:
         return DataSet(data, "folders", splits)
+    for named in sorted(data.glob("dataset*.json")):
+        KarpathyFile(named)  # it was meant, and says what is wrong with it
     raise DataError(f"{data}: no data set that is known here; looked for {LOOKED_FOR}")
 
 
@@ -103,7 +106,7 @@ def _one_file(path: Path) -> DataSet:
     if path.suffix == ".json":
         data = read_json_object(path)
         if is_karpathy(data):
-            return _karpathy_file(path)
+            return _karpathy_file(KarpathyFile(path, data))
         if is_coco(data):
             return DataSet(path, "COCO captions", {WHOLE: partial(read_coco, path)})
     raise DataError(f"{path}: neither COCO captions nor Karpathy's splits, nor a .tar shard")
@@ -130,17 +133,19 @@ def _shards(folder: Path) -> DataSet | None:
 
 
 def _karpathy(folder: Path) -> DataSet | None:
-    found = sorted(folder.glob("dataset*.json"))
+    found = []
+    for path in sorted(folder.glob("dataset*.json")):
+        with suppress(DataError):  # other data sets have a file of that name, too
+            found.append(KarpathyFile(path))
     if len(found) > 1:
-        names = ", ".join(path.name for path in found)
+        names = ", ".join(file.path.name for file in found)
         raise DataError(f"{folder}: {names}: name the one that is meant")
     return _karpathy_file(found[0]) if found else None
 
 
-def _karpathy_file(path: Path) -> DataSet:
-    file = KarpathyFile(path)
+def _karpathy_file(file: KarpathyFile) -> DataSet:
     splits: dict[str, Reader] = {name: partial(file.read, name) for name in file.splits()}
-    return DataSet(path, "Karpathy's splits", splits)
+    return DataSet(file.path, "Karpathy's splits", splits)
 
 
 def _coco(folder: Path) -> DataSet | None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from clipcap.search.vocabulary import Vocabulary
+
+LIKELY = math.log(0.02)
+"""After a whole sentence all stop tokens together are, after "a dog on a" they are far from it."""
 
 
 def without_repeats(log_probabilities: Tensor, tokens: Tensor, n: int) -> Tensor:
@@ -26,12 +31,14 @@ def without_repeats(log_probabilities: Tensor, tokens: Tensor, n: int) -> Tensor
 def within_words(
     log_probabilities: Tensor, tokens: Tensor, vocabulary: Vocabulary, max_words: int | None
 ) -> Tensor:
-    """Once there are `max_words` words, forbid another: the last may only go on, or the caption
-    end.
+    """Once there are `max_words` words, forbid another: the last may only go on, where that is
+    likely, or the caption end. What is unlikely glues something to a word that is whole.
 
     Shapes: as for `without_repeats`.
     """
     if max_words is None or tokens.shape[1] == 0:
         return log_probabilities
     full = vocabulary.words(tokens) >= max_words
-    return log_probabilities.masked_fill(full[:, None] & vocabulary.begins_word, -torch.inf)
+    glued = (log_probabilities < LIKELY) & ~vocabulary.stops
+    forbidden = vocabulary.begins_word | glued
+    return log_probabilities.masked_fill(full[:, None] & forbidden, -torch.inf)

@@ -27,5 +27,6 @@ class Hypothesis:
 
 
 def ended_first(ranked: Iterable[Hypothesis]) -> list[Hypothesis]:
-    """Half a sentence is worth less than a whole one, however it ranks."""
-    return sorted(ranked, key=lambda one: not one.ended)
+    """Half a sentence is worth less than a whole one, however it ranks; of several the likeliest
+    is the least bad."""
+    return sorted(ranked, key=lambda one: (not one.ended, 0 if one.ended else -one.score(1.0)))

@@ -12,7 +12,6 @@ one counts as cut, too.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from clipcap.largest import largest
 from clipcap.options import DecodingOptions
-from clipcap.search.constraints import within_words, without_repeats
+from clipcap.search.constraints import LIKELY, within_words, without_repeats
 from clipcap.search.hypothesis import Hypothesis
 from clipcap.search.model import Model, begin
 from clipcap.search.vocabulary import Vocabulary
@@ -36,10 +35,6 @@ def standard_beam(
     while state.go_on():
         state.advance(cached.step(state.rows, state.last_tokens))
     return state.found
-
-
-LIKELY_END = math.log(0.02)
-"""Of all stop tokens together, after a whole sentence. After "a dog on a" they are far below."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +161,7 @@ class _Search:
         images, width = self._beams.sums.shape
         if self._options.max_words is None:
             return [[True] * self._options.beam_size] * images
-        likely = log_probabilities[:, self._vocabulary.stops].logsumexp(dim=1) >= LIKELY_END
+        likely = log_probabilities[:, self._vocabulary.stops].logsumexp(dim=1) >= LIKELY
         whole: list[list[bool]] = likely.view(images, width).tolist()
         return whole
 

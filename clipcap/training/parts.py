@@ -51,7 +51,8 @@ def as_started_from(config: TrainingConfig) -> TrainingConfig:
     if not config.start_from:
         return config
     for field in BROUGHT:
-        if field in config.model_fields_set and getattr(config, field) is not None:
+        chosen = getattr(config, field)
+        if chosen not in (None, "", TrainingConfig.model_fields[field].default):
             raise TrainingError(
                 f"{field}: the bundle to start from, {config.start_from!r}, brings its own; "
                 "leave it out, or set start_from to nothing"

@@ -24,7 +24,7 @@ from clipcap.training.dev import dev_evaluation
 from clipcap.training.model import PrefixLanguageModel
 from clipcap.training.parts import Parts
 from clipcap.training.stage import Stage, run_stage
-from clipcap.training.tower import ContrastiveModel, kept, seen, unlock
+from clipcap.training.tower import ContrastiveModel, kept, seen, share, unlock
 
 CAPTIONING_WEIGHT = 2.0
 """Of the captions' loss beside CLIP's, as in CoCa."""
@@ -57,7 +57,8 @@ class TogetherModel(nn.Module):
         repeated = self.read(embedding).repeat_interleave(len(targets) // len(pixels), dim=0)
         captioning: Tensor = self.captioner(repeated, targets, label_smoothing)
         texts = self.contrastive.encode_texts(tokens)
-        return self.contrastive.loss(embedding, texts) + CAPTIONING_WEIGHT * captioning
+        weight = CAPTIONING_WEIGHT * share(len(pixels))
+        return self.contrastive.loss(embedding, texts) + weight * captioning
 
 
 def tune_together(

@@ -19,7 +19,6 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from timm.layers import DropPath
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from clipcap import encoder as encoders
@@ -122,12 +121,25 @@ def gathered(own: Tensor) -> Tensor:
 
     Shapes: `(B, D)`, where B may differ → `(B of all, D)`.
     """
-    if PartialState().num_processes == 1:
+    processes = PartialState()
+    if processes.num_processes == 1:
         return own
     counts = gather_object([len(own)])
-    padded = nn.functional.pad(own, (0, 0, 0, max(counts) - len(own)))
-    of_all = all_gather(padded)  # type: ignore[no-untyped-call]
+    padded = nn.functional.pad(own.detach(), (0, 0, 0, max(counts) - len(own)))
+    of_all = [torch.empty_like(padded) for _ in counts]
+    torch.distributed.all_gather(of_all, padded)
+    # Each process sees to its own rows. Gradients are then averaged over processes, not summed.
+    of_all[processes.process_index] = own + (len(counts) - 1) * (own - own.detach())
     return torch.cat([rows[:count] for rows, count in zip(of_all, counts, strict=True)])
+
+
+def share(own: int) -> float:
+    """Of a process's items, beside those that each would have of equal shares: the weight of their
+    mean where means are averaged over processes."""
+    if PartialState().num_processes == 1:
+        return 1.0
+    counts = gather_object([own])
+    return float(own * len(counts) / sum(counts))
 
 
 def contrastive_loss(similarity: Tensor, each: int = 1) -> Tensor:

@@ -497,8 +497,10 @@ data = sys.stdin.buffer.read()
 at_once = int(sys.argv[1])
 before = peak_mib()
 with ThreadPoolExecutor(at_once) as pool:
-    for _ in range(at_once):
-        pool.submit(normalise, data, max_bytes=20_000_000, max_pixels=40_000_000)
+    limits = {"max_bytes": 20_000_000, "max_pixels": 40_000_000}
+    all_of_them = [pool.submit(normalise, data, **limits) for _ in range(at_once)]
+for one in all_of_them:
+    one.result()
 print(peak_mib() - before)
 """
 

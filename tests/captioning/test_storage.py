@@ -42,16 +42,24 @@ def test_a_missing_key_is_not_found(storage: Storage) -> None:
         storage.get("images/none.jpg")
 
 
-@pytest.mark.parametrize("mounted", [False, True])
+@pytest.mark.parametrize("there", [[], ["storage"], ["storage", "storage/probe"]])
 def test_a_disk_that_is_not_mounted_is_away_and_not_without_this_image(
-    storage: Storage, tmp_path: Path, mounted: bool
+    storage: Storage, tmp_path: Path, there: list[str]
 ) -> None:
     """Or every job would fail for good. Nor is the folder made by whoever only reads."""
-    if mounted:
-        (tmp_path / "storage").mkdir()  # where it is to be mounted
+    for name in there:  # where it is to be mounted; what asks whether all is well may write there
+        (tmp_path / name).touch() if "/" in name else (tmp_path / name).mkdir()
     with pytest.raises(StorageUnavailable, match="nothing in"):
         storage.get("images/a.jpg")
-    assert (tmp_path / "storage").exists() == mounted
+    assert storage.is_away()
+    assert (tmp_path / "storage").exists() == bool(there)
+
+
+def test_a_store_that_has_not_this_object_is_not_away(storage: Storage) -> None:
+    storage.try_writing()
+    assert storage.is_away()
+    storage.put("images/a.jpg", b"x")
+    assert not storage.is_away()
 
 
 def test_deleting_is_final_and_may_be_repeated(storage: Storage, tmp_path: Path) -> None:

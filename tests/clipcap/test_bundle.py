@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -305,7 +306,7 @@ def test_nothing_is_written_over_what_is_no_bundle(
 
 
 def test_a_bundle_is_written_over_one_and_over_one_that_was_not_finished(
-    tiny_bundle: Path, tmp_path: Path
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle, folder = bundles.load(tiny_bundle), tmp_path / "again"
     saved(bundle, folder)
@@ -313,10 +314,15 @@ def test_a_bundle_is_written_over_one_and_over_one_that_was_not_finished(
     (folder / "curve.png").chmod(0o600)
     saved(bundle, folder)
     assert (folder / "curve.png").stat().st_mode & 0o777 == 0o600
-    (folder / "curve.png").unlink()
-    (folder / "bundle.json").unlink()  # the last that is written
+    with monkeypatch.context() as patch:
+        patch.setattr(bundles, "_share", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            saved(bundle, folder)
+    (folder / ".tmpWoet4b").touch()  # as safetensors leaves it where it is killed
+    assert not (folder / "bundle.json").exists()
     saved(bundle, folder)
     assert bundles.load(folder).revision == bundle.revision
+    assert not (folder / ".unfinished").exists()
 
 
 def test_who_may_read_one_file_of_a_bundle_may_read_all(tiny_bundle: Path) -> None:

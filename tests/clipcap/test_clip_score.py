@@ -111,17 +111,18 @@ def test_an_evaluation_has_it_where_the_tower_reads(
     assert "clip_score" not in differences(found.measures, found.measures, len(examples))
 
 
-def test_what_was_cut_comes_last_whatever_its_score(
-    reading: Captioner, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("rank_by", ["clip_score", "log_probability"])
+def test_what_was_cut_comes_last_whatever_ranks(
+    rank_by: str, reading: Captioner, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoder = bundles.load(tiny_bundle).decoder
     texts = ["a red square", "a green thing", "all cyan"]
-    options = DecodingOptions(beam_size=3, num_captions=3, rank_by="clip_score")
+    options = DecodingOptions(beam_size=3, num_captions=3).override(rank_by=rank_by)
     for cut in texts:
         found = [Hypothesis(decoder.encode(text), -1.0, ended=text != cut) for text in texts]
-        found.sort(key=lambda one: not one.ended)  # as search does
         monkeypatch.setattr("clipcap.captioner.search", lambda *_, found=found: [found])
         (captions,) = reading.caption([IMAGES[0]], options)
         assert captions[-1].text.lower().startswith(cut)
-        whole = [caption.clip_score or 0 for caption in captions[:-1]]
-        assert whole == sorted(whole, reverse=True)
+        if rank_by == "clip_score":
+            whole = [caption.clip_score or 0 for caption in captions[:-1]]
+            assert whole == sorted(whole, reverse=True)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from clipcap import Captioner, DecodingOptions
 from clipcap.search import search
-from clipcap.search.standard import LIKELY_END
+from clipcap.search.constraints import LIKELY
 from tests.clipcap.decoders import (
     STOP,
     log_probabilities_after,
@@ -50,9 +50,23 @@ def test_what_breaks_off_in_half_a_sentence_counts_as_cut_and_comes_last() -> No
             assert ended == sorted(ended, reverse=True)
             for candidate in candidates:
                 before = log_probabilities_after(model, prefix, candidate.token_ids[:-1])
-                assert candidate.ended == (before[STOP] >= LIKELY_END)
+                assert candidate.ended == (before[STOP] >= LIKELY)
             seen.update(ended)
     assert seen == {False, True}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nothing_is_glued_to_the_last_word_to_bring_it_to_an_end(seed: int) -> None:
+    options = DecodingOptions("beam", beam_size=5, num_captions=5, max_words=2)
+    model, prefixes = random_decoder(seed), random_prefix(seed, batch=4)
+    for prefix, candidates in zip(
+        prefixes, search(model, prefixes, vocabulary(), options), strict=True
+    ):
+        for candidate in candidates:
+            for place, token in enumerate(candidate.token_ids[:-1]):
+                if place and words(candidate.token_ids[:place]) == options.max_words:
+                    before = log_probabilities_after(model, prefix, candidate.token_ids[:place])
+                    assert before[token] >= LIKELY
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -237,14 +237,15 @@ def test_a_folder_that_is_no_bundle_loses_nothing(tiny_bundle: Path, tmp_path: P
     (tmp_path / "decoder").mkdir()
     (tmp_path / "decoder" / "radio.py").write_text("mine")
     loaded = bundles.load(tiny_bundle)
-    bundles.save(
-        tmp_path,
-        loaded.config,
-        encoder=loaded.encoder,
-        decoder=loaded.decoder,
-        mapper=loaded.mapper,
-        card="",
-    )
+    with pytest.raises(BundleError, match="files that are no bundle's"):
+        bundles.save(
+            tmp_path,
+            loaded.config,
+            encoder=loaded.encoder,
+            decoder=loaded.decoder,
+            mapper=loaded.mapper,
+            card="",
+        )
     assert (tmp_path / "decoder" / "radio.py").read_text() == "mine"
 
 
@@ -450,11 +451,9 @@ def test_a_damaged_photo_does_not_stop_the_others(tiny_bundle: Path, tmp_path: P
     spoilt = bytearray((tmp_path / "red.png").read_bytes())
     spoilt[11] = 0  # Pillow: ValueError
     (tmp_path / "bad.png").write_bytes(spoilt)
-    done = clipcap(
-        "caption", "--model", tiny_bundle, tmp_path / "bad.png", tmp_path, tmp_path / "red.png"
-    )
+    done = clipcap("caption", "--model", tiny_bundle, tmp_path / "bad.png", tmp_path / "red.png")
     assert done.exit_code == 1
-    assert len(done.stderr.splitlines()) == 2
+    assert len(done.stderr.splitlines()) == 1
     assert "red" in done.stdout.split("\t")[1]
 
 

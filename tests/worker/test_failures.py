@@ -14,8 +14,8 @@ from worker.failures import CaptionInvalid, ImageDamaged, Then, judge
     [
         (ImageNotFound("images/x.jpg"), "image_missing", Then.FAIL),
         (ImageDamaged("It is cut off."), "image_unreadable", Then.FAIL),
-        (StorageUnavailable(), "unavailable", Then.WAIT),
-        (DatabaseUnavailable(), "unavailable", Then.WAIT),
+        (StorageUnavailable(), "unavailable", Then.RETRY),
+        (DatabaseUnavailable(), "unavailable", Then.RETRY),
         (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory", Then.RETRY),
         (MemoryError(), "out_of_memory", Then.RETRY),
         (CaptionInvalid("NaN"), "caption_invalid", Then.RETRY),
@@ -26,6 +26,11 @@ def test_the_verdict(error: Exception, code: str, then: Then) -> None:
     verdict = judge(error)
     assert (verdict.code, verdict.then) == (code, then)
     assert verdict.message
+
+
+def test_what_is_away_is_no_fault_of_the_job() -> None:
+    assert judge(StorageUnavailable(), away=True).then is Then.WAIT
+    assert judge(ImageNotFound("x"), away=True).then is Then.FAIL
 
 
 def test_a_job_does_not_say_where_a_part_is() -> None:

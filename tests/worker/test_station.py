@@ -239,9 +239,11 @@ def test_a_store_that_is_away_costs_no_attempt(
     def away(key: str) -> bytes:
         raise StorageUnavailable from OSError("connection refused")
 
+    monkeypatch.setattr(station_module, "AWAY_PAUSE_S", 0)
     handle = queue.submit(photo("red"))
     with monkeypatch.context() as patch:
         patch.setattr(queue.storage, "get", away)
+        patch.setattr(queue.storage, "is_away", lambda: True)
         for _ in range(2 * queue.settings.max_attempts):
             station.work()
             job = read(queue, handle.id)
@@ -253,6 +255,28 @@ def test_a_store_that_is_away_costs_no_attempt(
                 session.execute(update(Job).values(available_at=db_now()))
     station.work()
     assert handle.status == JobStatus.SUCCEEDED
+
+
+def test_one_image_that_the_store_does_not_give_uses_up_its_attempts(
+    queue: Queue, station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where permissions are wrong: it would be waited for, for ever."""
+    bad, good = queue.submit(photo("red")), queue.submit(photo("blue"))
+    get, forbidden = queue.storage.get, read(queue, bad.id).image.key
+
+    def refuse(key: str) -> bytes:
+        if key == forbidden:
+            raise StorageUnavailable from PermissionError(key)
+        return get(key)
+
+    monkeypatch.setattr(queue.storage, "get", refuse)
+    for _ in range(queue.settings.max_attempts):
+        station.work()
+        with queue.database.write() as session:
+            session.execute(update(Job).values(available_at=db_now()))
+    assert good.status == JobStatus.SUCCEEDED
+    job = read(queue, bad.id)
+    assert (job.status, job.error_code) == (JobStatus.FAILED, "unavailable")
 
 
 def test_stopping_finishes_the_batch_in_hand_and_gives_back_the_rest(

@@ -66,14 +66,25 @@ def test_of_karpathys_splits_those_that_there_are_count(tmp_path: Path) -> None:
 
 def test_an_archive_of_the_images_is_not_taken_for_shards(karpathy_set: Path) -> None:
     before = read_evaluation_set(karpathy_set)
+    write_json(karpathy_set / "dataset_infos.json", {"default": {}})  # nor is this Karpathy's
     write_shard(karpathy_set / "flickr30k-images.tar", {"1.jpg": picture()})
     assert read_evaluation_set(karpathy_set) == before
+
+
+def test_shards_may_lie_beside_what_is_said_of_them(tmp_path: Path) -> None:
+    write_shard(tmp_path / "00000.tar", {"1.png": picture(), "1.txt": b"a dog"})
+    write_json(tmp_path / "dataset_info.json", {"features": {}})
+    assert len(read_evaluation_set(tmp_path)) == 1
+    (tmp_path / "00000.tar").unlink()
+    with pytest.raises(DataError, match=r"dataset_info\.json: not Karpathy's format"):
+        read_evaluation_set(tmp_path)
 
 
 def test_karpathys_file_can_be_named_itself(karpathy_set: Path) -> None:
     by_file = read_evaluation_set(karpathy_set / "dataset_coco.json")
     assert by_file == read_evaluation_set(karpathy_set)
-    write_json(karpathy_set / "dataset_flickr8k.json", {})
+    another = json.loads((karpathy_set / "dataset_coco.json").read_text())
+    write_json(karpathy_set / "dataset_flickr8k.json", another)
     with pytest.raises(DataError, match=r"dataset_coco\.json, dataset_flickr8k\.json: name the"):
         read_evaluation_set(karpathy_set)
 
