@@ -53,7 +53,7 @@ bench-quality: venv-dev ## What each precision costs on the dev photographs in D
 bundled-model: venv-dev ## Train the bundled model on DATA=folder (see recipes/bundled.toml)
 	@test -d "$(DATA)/flickr8k/train" || { echo "make bundled-model DATA=folder: no $(DATA)/flickr8k/train"; exit 1; }
 	$(BIN)/python recipes/group_captions.py "$(DATA)/text/captions.jsonl.gz" runs/texts.jsonl
-	$(BIN)/python recipes/efficientnet_tower.py runs/tower "$(DATA)/flickr8k" runs/texts.jsonl
+	test -d runs/tower || $(BIN)/python recipes/efficientnet_tower.py runs/tower "$(DATA)/flickr8k" runs/texts.jsonl
 	for seed in 0 1; do $(BIN)/clipcap train "$(DATA)/flickr8k" --out runs/tower-$$seed --seed $$seed \
 		--config recipes/tower.toml --encoder runs/tower --pretrain-text runs/texts.jsonl || exit; done
 	$(BIN)/python recipes/average_towers.py runs/averaged runs/tower-0.work/tuned runs/tower-1.work/tuned

@@ -116,11 +116,13 @@ def build(out: Path, data: Path, texts: Path) -> None:
     trunk.load_state_dict(renamed, strict=True)
     projection = model.visual.head.proj
     set_projection(projection, torch.zeros(FEATURES), torch.ones(FEATURES))
-    save(model, out)
+    part = out.with_name(f"{out.name}.part")
+    save(model, part)
     set_words(model, splits, texts)
-    features = measure(out, splits)
+    features = measure(part, splits)
     set_projection(projection, features.mean(dim=0), features.std(dim=0))
-    save(model, out)
+    save(model, part)
+    part.rename(out)  # whole, or not there
 
 
 @torch.no_grad()
