@@ -173,6 +173,16 @@ class JobMachine(RuleBasedStateMachine):
         if ended:
             self.end(job_id, ended)
 
+    @rule(token=tokens, job_id=job_ids)
+    def put_off(self, token: str, job_id: str) -> None:
+        with self.database.write() as session:
+            ended = jobs.put_off(session, token, job_id, code="away", message="Away.")
+            session.execute(update(Job).values(available_at=db_now()))  # its time has come
+        assert ended == (QUEUED if job_id in self.held(token) else None)
+        if ended:
+            self.end(job_id, ended)
+            self.expected[job_id].attempts -= 1
+
     @rule(token=tokens)
     def give_back(self, token: str) -> None:
         with self.database.write() as session:
