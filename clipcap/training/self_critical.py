@@ -23,6 +23,8 @@ from clipcap.training.model import PrefixLanguageModel, token_log_probabilities
 
 LONGEST_NGRAM = 4
 LENGTH_SIGMA = 6.0
+WEIGHED_IMAGES = 64
+"""Whose references are kept: the samples of one image follow each other."""
 END = "</s>"
 """Counted as a word, or captions learn to break off before the end."""
 
@@ -38,6 +40,7 @@ class CiderReward:
         for texts in references:
             self._frequency.update({ngram for text in texts for ngram in _count_ended(text)})
         self._log_images = math.log(max(2, len(references)))
+        self._references = lru_cache(WEIGHED_IMAGES)(self._weighed)
 
     def score(self, image: int, caption: str, *, ended: bool) -> float:
         """`ended`: whether the caption came to its end or was cut. 10 is the highest score."""
@@ -45,9 +48,8 @@ class CiderReward:
         references = self._references(image)
         return 10 * sum(_similarity(found, wanted) for wanted in references) / len(references)
 
-    @lru_cache(maxsize=64)  # noqa: B019  # the samples of one image follow each other
-    def _references(self, image: int) -> list[_Weighed]:
-        """Weighed when they are asked for: all those of COCO would take five gigabytes."""
+    def _weighed(self, image: int) -> list[_Weighed]:
+        """When they are asked for: the references of all of COCO would take five gigabytes."""
         return [self._weigh(_count_ended(text)) for text in self._texts[image]]
 
     def _weigh(self, counts: Counter[NGram]) -> _Weighed:
