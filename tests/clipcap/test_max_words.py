@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from clipcap import Captioner, DecodingOptions
-from clipcap.search import search
+from clipcap.search import Hypothesis, ended_first, search
 from clipcap.search.constraints import LIKELY
 from tests.clipcap.decoders import (
     STOP,
@@ -53,6 +53,17 @@ def test_what_breaks_off_in_half_a_sentence_counts_as_cut_and_comes_last() -> No
                 assert candidate.ended == (before[STOP] >= LIKELY)
             seen.update(ended)
     assert seen == {False, True}
+
+
+def test_of_what_was_cut_the_likeliest_comes_first() -> None:
+    """A ranking by words alone knows nothing of an end that is put after "a dog on a"."""
+    said = [
+        Hypothesis([1, 2], -6.0, False),
+        Hypothesis([3], -1.0, False),
+        Hypothesis([4], -9.0, True),
+    ]
+    cut, likelier_cut, whole = said
+    assert ended_first(said) == [whole, likelier_cut, cut]
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -22,6 +22,7 @@ from clipcap.training.batches import split_batch
 from clipcap.training.config import TrainingConfig
 from clipcap.training.run import train
 from clipcap.training.stage import Stage, run_stage
+from clipcap.training.tower import share
 from tests.tiny_bundle import TINY_CONFIG, build_colour_data, build_tiny_tower, going_on_from
 
 ITEMS = 50
@@ -190,6 +191,14 @@ def test_images_are_told_from_those_of_all_processes(tmp_path: Path) -> None:
         found[name] = torch.load(tmp_path / name / "weights.pt", weights_only=True)
     assert [weights.pop("processes") for weights in found.values()] == [1, 2]
     torch.testing.assert_close(found["two"], found["one"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_mean_over_more_images_counts_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of five images one process has three: averaged over both, each counts for a fifth."""
+    assert share(3) == 1
+    monkeypatch.setattr("clipcap.training.tower.PartialState", lambda: Mock(num_processes=2))
+    monkeypatch.setattr("clipcap.training.tower.gather_object", lambda own: [3, 2])
+    assert [share(3) / 3 / 2, share(2) / 2 / 2] == pytest.approx([1 / 5, 1 / 5])
 
 
 def test_a_batch_has_an_image_for_each_process(
